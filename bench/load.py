@@ -10,6 +10,7 @@ import asyncpg
 
 from rollwave.mqtt.payload import encode_command
 from rollwave.store.database import Pool
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 
 TENANT = "north"
 TABLE = "ota_device_status"
@@ -86,7 +87,10 @@ async def campaigns(
     insert_devices: bool = True,
     place: Place = FLAT,
 ) -> list[Key]:
-    """``each`` campaigns of ``devices`` for each of ``tenants``; ``sent``: as if every device had its command."""
+    """``each`` campaigns of ``devices`` for each of ``tenants``; ``sent``: as if every device had its command.
+
+    Rows are inserted as targeting does: in batches, each in the order of the queue.
+    """
     names = [tenant_name(number) for number in range(tenants)]
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
@@ -109,8 +113,10 @@ async def campaigns(
         if insert_devices:
             await connection.execute(
                 f"INSERT INTO {TABLE} (tenant_id, campaign_id, device_id, segment, position, budget_values)"
-                f" SELECT c.tenant_id, c.id, {DEVICE}, {', '.join(place)}"
-                " FROM ota_campaigns c, generate_series(0, $2 - 1) AS n WHERE c.id = ANY ($1) ORDER BY n, c.id",
+                f" SELECT c.tenant_id, c.id, {DEVICE}, {place.segment} AS segment, {place.position} AS position,"
+                f" {place.budget_values}"
+                " FROM ota_campaigns c, generate_series(0, $2 - 1) AS n WHERE c.id = ANY ($1)"
+                f" ORDER BY n / {MAX_DEVICES_PER_BATCH}, segment, position, n, c.id",
                 *([key.campaign for key in keys], devices),
             )
     if sent:

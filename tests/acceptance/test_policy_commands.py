@@ -38,6 +38,17 @@ def test_a_valid_policy_is_accepted_with_warnings_and_without_a_server(tmp_path:
     done = rollwave("policy", "check", str(file))
     assert done.returncode == 0
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["warning", "warning"]
+    file = tmp_path / "night.yaml"
+    file.write_text(
+        "schedule:\n"
+        "  time_zone: Europe/Zurich\n"
+        "  start: 2040-01-01T12:00:00Z\n"
+        '  windows: [{kind: allow, cron: "0 2 * * *", duration: 2h}]\n'
+        "pace: {per_minute: 1}\n"
+    )
+    assert rollwave("policy", "check", str(file)).stderr.splitlines() == [
+        f"the windows open 2040-01-0{day}T02:00:00+01:00 and close 2040-01-0{day}T04:00:00+01:00" for day in range(2, 7)
+    ]
     assert json.loads(rollwave("policy", "schema").stdout)["title"] == "Rollwave policy"
 
 
@@ -68,6 +79,7 @@ async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: In
     north.do("firmware", "add", "http://files.example/fw.bin", "--version", "2.0")
     create = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all"]
     assert north.do(*create, "--policy", str(file), "--dry-run") == POLICY
+    assert "No campaigns" in north.do("campaign", "list"), "a dry run creates none"
     north.do(*create, "--policy", str(file))
     north.do("policy", "store", "night", str(file))
     assert north.do("policy", "show", "1") == north.do("policy", "show", "night") == POLICY
@@ -81,6 +93,7 @@ async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: In
     unchanged = rollwave(*edit, env=north.env | {"EDITOR": "true"})
     assert (unchanged.returncode, unchanged.stdout) == (0, "nothing was changed\n")
     edited = rollwave(*edit, env=north.env | {"EDITOR": "sed -i s/600/700/"})
+    assert edited.stderr == ""
     assert edited.stdout.splitlines()[-3:] == [
         "-  per_minute: 600",
         "+  per_minute: 700",
@@ -92,4 +105,6 @@ async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: In
     assert north.do("policy", "diff", "1").splitlines()[:2] == ["--- revision 1", "+++ revision 2"]
     assert north.do("policy", "diff", "1", "--revision", "2") == "revision 2 and revision 2 do not differ\n"
     assert north.do("policy", "show", "1", "--revision", "1") == POLICY
+    file.write_text(POLICY + 'schedule: {windows: [{kind: allow, cron: "0 2 * * *", duration: 2h}]}')
+    assert north.run("policy", "edit", "1", "--yes", "--file", str(file)).stderr.count("the windows open ") == 5
     north.do("policy", "delete", "night")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.fleet.faults import Fault
 from rollwave.fleet.population import FleetPlan
 from rollwave.fleet.simulation import Fleet
 from rollwave.mqtt.broker import Broker
@@ -28,9 +30,11 @@ async def north(moved_database: str, broker: EmbeddedBroker, tmp_path: Path) -> 
 
 
 @asynccontextmanager
-async def fleet(north: Installation, *names: str) -> AsyncIterator[None]:
-    """Devices with these names, which succeed."""
-    plan = FleetPlan(TENANT, names, download=False, connections=2)
+async def fleet(north: Installation, *names: str, faults: Mapping[str, Fault] | None = None) -> AsyncIterator[None]:
+    """Devices with these names, which succeed, except for those with ``faults``."""
+    plan = FleetPlan(
+        TENANT, names, download=False, connections=2, behaviour=lambda device, _: (faults or {}).get(device)
+    )
     async with Fleet(Broker.from_url(north.broker), plan) as running:
         await running.ready
         yield
@@ -72,6 +76,24 @@ async def test_a_canary_with_a_soak_time(north: Installation, clock: Clock, tmp_
         assert "the soak ends at" in await reader.runs(look)
         clock.forward(hours=1, minutes=1)
         assert "COMPLETED  6 SUCCESS" in await reader.runs(watch)
+
+
+async def test_a_bad_hardware_revision(north: Installation, tmp_path: Path) -> None:
+    reader = Reader(north, tmp_path)
+    label, policy, start, look, failures, release = commands("bad-hardware-revision.md")
+    await reader.runs(label)
+    assert "revisions.yaml is valid" in await reader.runs(policy)
+    does_not_boot = Fault(code="E_BOOT")
+    bad = {f"pump-{number:02}": does_not_boot for number in range(4, 13)}
+    async with fleet(north, *(f"pump-{number:02}" for number in range(1, 13)), faults=bad):
+        await reader.runs(start)
+        await reader.sees(look, "quarantine")
+        await reader.sees("rollwave campaign show 1", "3 SUCCESS")
+        shown = await reader.runs(failures)
+        assert shown.count("E_BOOT") >= 5
+        assert re.search(r"^ *2 .*hardware_revision=C", shown, re.MULTILINE), shown
+        bad.clear()
+        assert "COMPLETED  12 SUCCESS" in await reader.runs(release)
 
 
 async def test_night_windows(north: Installation, clock: Clock, tmp_path: Path) -> None:

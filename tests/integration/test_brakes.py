@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ from tests.in_process import long_subscribed_listener, move_times_back
 from tests.integration.test_resend import collected
 from tests.proxy import proxy
 from tests.servers import Mosquitto
-from tests.support import end, eventually
+from tests.support import end, eventually, rollwave
 
 SETTINGS = Settings()
 HOUR = timedelta(hours=1)
@@ -104,6 +105,25 @@ async def test_a_claim_takes_nothing_and_every_device_is_explained(
     assert (shown["kind"], shown["by"]) == (gate.value.replace("halted", "halt"), "key-1")
     others = await make_claims(pool, SETTINGS).claim(campaign_ref(south, "south"))
     assert len(others.commands) == 3, "another tenant sends on"
+
+
+async def test_workers_of_an_earlier_version_leave_alone_what_they_do_not_know(pool: Pool, host: Connection) -> None:
+    """They do not know documents, halts and freezes, and ask for the campaigns that are due by an earlier function."""
+    await insert_campaign(host, 1)
+    await insert_campaign(host, 1, policy_revision=1)
+    await insert_campaign(host, 1, tenant="south")
+
+    async def due(function: str) -> list[str]:
+        return [row["tenant_id"] for row in await host.fetch(f"SELECT tenant_id FROM {function}() ORDER BY 1")]
+
+    await freeze(pool, "later", start=1, end=2)
+    assert await due("rollwave_due_campaigns_3") == ["north", "south"]
+    for brake, lift in ((halt, brakes.lift), (freeze, partial(brakes.remove_freeze, name="launch"))):
+        await brake(pool)
+        assert await due("rollwave_due_campaigns_3") == ["south"]
+        assert await due("rollwave_due_campaigns_4") == ["north", "north", "south"]
+        await lift(pool, TENANT, actor="key-1")
+    assert await due("rollwave_due_campaigns_3") == ["north", "south"]
 
 
 @pytest.mark.usefixtures("listener_subscribed")
@@ -263,3 +283,16 @@ async def test_a_halt_stops_commands_that_wait_in_the_sessions_queue_within_a_se
 async def released(host: Connection) -> bool:
     claimed = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0 AND due_at > now()"
     return not await host.fetchval(claimed)
+
+
+async def test_a_halt_of_all_tenants_goes_on_after_an_error(host: Connection, database: str) -> None:
+    for tenant in ("east", "north", "south"):
+        await insert_campaign(host, 1, tenant=tenant)
+    await host.execute("ALTER TABLE rollwave_brakes ADD CONSTRAINT not_east CHECK (tenant_id <> 'east')")
+    done = await asyncio.to_thread(
+        rollwave, "halt", "--all", "--reason", "bricked devices", env={"DATABASE_URL": database}
+    )
+    assert (done.returncode, done.stdout) == (1, "sending is halted for 2 tenants\n")
+    assert done.stderr.startswith("Error: not halted for east: "), done.stderr
+    halted = await host.fetch("SELECT tenant_id FROM rollwave_brakes ORDER BY 1")
+    assert [row["tenant_id"] for row in halted] == ["north", "south"]

@@ -7,13 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.rules import Guardrail, Policy
 from rollwave.domain.retry import DeviceTime, RetryPolicy, hold
+from rollwave.engine.dispatch import permission
 from rollwave.engine.upkeep import deadlines
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.settings import Settings
 from rollwave.store import campaigns, overdue
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.overdue import ClosedSegment
-from tests.engine import TENANT, Connection, connect, device_row, insert_campaign
+from tests.engine import TENANT, Connection, campaign_ref, connect, device_row, insert_campaign, make_claims
+from tests.in_process import long_subscribed_listener
+from tests.integration.test_policy_in_force import follow
 
 PROGRESS, TOTAL = 600.0, 7200.0
 POLICY = Policy(Guardrail(1.0), 10, None, PROGRESS, PROGRESS, TOTAL, RetryPolicy(max_attempts=1))
@@ -120,3 +126,29 @@ async def test_an_overdue_device_of_a_closed_segment_neither_fails_nor_is_retrie
     )
     await sweep([ClosedSegment(1, 1800.0)], sends_on=False)
     assert (await device_row(host, campaign, "dev-1"))["status"] == "FAILED", "after an abort, clocks run"
+
+
+async def test_devices_set_back_by_hand_are_not_sent_to_again_under_quarantine_or_before_they_are_placed(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, 3)
+    await follow(host, campaign, {})
+    await host.execute(
+        "INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, quarantined_at)"
+        " SELECT $1, $2, number, jsonb_build_object('site', number), CASE number WHEN 2 THEN now() END"
+        " FROM generate_series(1, 2) AS number",
+        *(TENANT, campaign),
+    )
+    # Nothing of this is in the cells: they count no device in flight in segment 2.
+    await host.execute(
+        "UPDATE ota_device_status SET attempt = 1, sent_attempt = 1, segment = right(device_id, 1)::int % 3"
+    )
+    await Counters(pool, Settings()).count(campaign_ref(campaign))
+    async with long_subscribed_listener(pool, host):
+        batch = await make_claims(pool, Settings()).claim(campaign_ref(campaign))
+        async with tenant_transaction(pool, TENANT) as connection:
+            closed = await permission.closed_to(
+                connection, Settings(), TenantId(TENANT), CampaignId(campaign), {0, 1, 2}
+            )
+    assert [each.device_id for each in batch.commands] == ["dev-1"]
+    assert closed == {0, 2}

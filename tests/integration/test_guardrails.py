@@ -238,6 +238,16 @@ async def test_start_after_a_guardrails_pause_begins_a_new_test(pool: Pool, host
     assert await sent.status() == "PAUSED"
 
 
+async def test_a_guardrail_that_pauses_a_paused_campaign_leaves_its_reason(pool: Pool, host: Connection) -> None:
+    sent = await Sent.start(pool, host, {"name": "failures", "threshold": "10%", "action": "pause"})
+    devices = await sent.send(10)
+    await operations.pause_campaign(pool, TENANT, sent.id, actor="key")
+    await sent.report(devices[:2], "FAILED")
+    assert await sent.status() == "PAUSED"
+    reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", sent.id)
+    assert reason == "guardrail failures: 2 of 2 finished devices failed (100.0%, over 10.0%)"
+
+
 async def test_the_numbers_of_a_wave_start_anew_with_it(pool: Pool, host: Connection) -> None:
     sent = await Sent.start(pool, host, {"name": "failures", "threshold": "10%", "scope": "wave"})
     await sent.report(await sent.send(20), "SUCCESS")

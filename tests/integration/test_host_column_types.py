@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from rollwave.errors import SchemaMismatch
 from rollwave.store.database import create_pool
 from rollwave.store.migrate import migrate
 from tests.api import CAMPAIGNS, calling
@@ -139,3 +140,21 @@ async def test_an_unsuitable_column_type_is_logged(empty_database: str, caplog: 
         assert "device_type" in vars(record)["error"]
         await north.request(*DEVICE[:2], json=DEVICE.body)
         assert [each.getMessage() for each in caplog.records].count("ota_type_mismatch") == 1
+
+
+async def test_a_hosts_column_with_the_name_of_an_added_one_and_another_type_stops_the_migration(
+    empty_database: str,
+) -> None:
+    host = await make_host(empty_database)
+    async with connect(empty_database) as root:
+        await root.execute("ALTER TABLE ota_device_status ADD segment varchar(20), ADD position bigint DEFAULT 0")
+        with pytest.raises(SchemaMismatch) as refused:
+            await migrate(empty_database)
+        assert str(refused.value) == (
+            "ota_device_status.segment has the type character varying(20), "
+            "and the engine's column of this name is integer"
+        )
+        assert "RENAME COLUMN segment TO host_segment" in refused.value.hint
+        assert not await root.fetchval("SELECT count(*) FROM pg_class WHERE relname = 'rollwave_migrations'")
+        await root.execute("ALTER TABLE ota_device_status RENAME COLUMN segment TO host_segment")
+    assert "applied 0020_policies.sql" in host.migrate()

@@ -170,6 +170,25 @@ async def test_an_edit_places_devices_never_sent_to_anew_and_keeps_the_others(ho
     assert await cells_agree(pool, campaign)
 
 
+async def test_an_edit_gives_segments_that_stay_their_time_zone(host: Connection, pool: Pool) -> None:
+    await host.execute(
+        "UPDATE devices SET attributes = attributes || jsonb_build_object('time_zone', 'Asia/Tokyo')"
+        " WHERE device_id = 'dev-07'"
+    )
+    rules = [{"name": "zones", "scope": "segment", "per": ["time_zone"], "action": "quarantine"}]
+    night = {"kind": "allow", "cron": "0 2 * * *", "duration": "2h", "time_zone": "device"}
+    campaign = await create(host, pool, {"guardrails": rules})
+    for schedule, zones in (({"windows": [night]}, [None, "Asia/Tokyo"]), ({}, [None, None])):
+        edit = Edit(json.dumps({"guardrails": rules, "schedule": schedule}).encode(), Format.JSON)
+        await policies.edit_policy(pool, Settings(), TENANT, campaign, edit, actor="test")
+        await place(pool, campaign)
+        rows = await host.fetch(
+            "SELECT time_zone FROM ota_campaign_segments WHERE campaign_id = $1 ORDER BY labels->>'time_zone' DESC",
+            campaign,
+        )
+        assert [row["time_zone"] for row in rows] == zones
+
+
 async def test_labels_that_make_too_many_segments_are_refused_with_their_number(
     host: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,14 +14,17 @@ from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import explain
+from rollwave.engine.locked_campaign import lock_campaign
 from rollwave.engine.promote import promote_wave
+from rollwave.engine.upkeep import waves
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store.database import Pool
-from tests.engine import UNUSED_VERSION, Connection, connect
+from rollwave.store.database import Pool, tenant_transaction
+from tests.engine import UNUSED_VERSION, Connection, campaign_ref, connect
 from tests.support import eventually
 
 
@@ -200,6 +203,55 @@ async def test_a_gate_that_fails_pauses_the_campaign(host: Connection, pool: Poo
     reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
     assert reason == "the gate of wave canary failed: 4 of 5 finished devices succeeded (80.0%, under 90.0%)"
     assert await waves_of(host, campaign) == [("canary", 5, "failed"), ("rest", 15, "waiting")]
+    assert not (await judged(pool, campaign)).to_verify, "a paused campaign's rows are not counted at every look"
+    await host.execute("UPDATE ota_campaign_cells SET succeeded = 5, failed = 0 WHERE wave = 0")
+    assert not (await judged(pool, campaign)).to_verify, "nor if its gate would open"
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
+    assert (await judged(pool, campaign)).to_verify
+
+
+async def test_a_last_wave_whose_selector_matches_nothing_pauses_the_campaign(
+    host: Connection, pool: Pool, broker: EmbeddedBroker
+) -> None:
+    document = {"waves": [{"name": "canary", "select": "ring == canary"}, {"name": "rest", "select": "ring == prdo"}]}
+    campaign = await insert_campaign(host, document, FLEET)
+    async with devices(broker) as received, running(pool):
+        await eventually(lambda: _is(host, campaign, "PAUSED"), what="the pause")
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    assert (await status_of(host, campaign), len(received)) == ("PAUSED", 4)
+    reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+    assert reason == "the selector of wave rest matches no device"
+
+
+async def judged(pool: Pool, campaign: int) -> waves.Judged:
+    """What a look says about the gate of the present wave before it has compared the counters with the rows."""
+    async with tenant_transaction(pool, "north", queues=True) as connection:
+        locked = await lock_campaign(connection, campaign_ref(campaign), Settings())
+        assert locked.policy.document is not None
+        return await waves.judge(connection, locked, locked.policy.document, verified=False)
+
+
+async def test_a_failed_gate_keeps_a_campaign_paused_that_has_no_device_left_until_it_is_promoted(
+    host: Connection, pool: Pool, broker: EmbeddedBroker
+) -> None:
+    document = {
+        "order": "id",
+        "guardrails": [],
+        "waves": [{"name": "canary", "size": 20, "gate": {"success_rate": "90%"}}, {"name": "rest"}],
+    }
+    campaign = await insert_campaign(host, document, FLEET)
+    async with devices(broker, {"dev-03", "dev-04", "dev-05"}), running(pool):
+        await eventually(lambda: _is(host, campaign, "PAUSED"), what="the pause")
+    upkeep = Upkeep(pool, Settings())
+    for _ in range(2):
+        look = await upkeep.look_after(campaign_ref(campaign))
+        assert (look.completed, look.stopped) == (False, None)
+    assert await status_of(host, campaign) == "PAUSED", "its failed devices may still be retried"
+    await promote_wave(pool, Settings(), "north", campaign, "canary", actor="key", role=Role.OPERATOR)
+    for _ in range(3):
+        await upkeep.look_after(campaign_ref(campaign))
+    assert await status_of(host, campaign) == "COMPLETED"
+    assert await waves_of(host, campaign) == [("canary", 20, "passed"), ("rest", 0, "passed")]
 
 
 async def _is(host: Connection, campaign: int, status: str) -> bool:

@@ -161,3 +161,19 @@ async def test_at_the_end_of_its_schedule_a_campaign_is_aborted_and_pending_devi
     assert (ended["actor"], ended["detail"]["reason"]) == ("engine", "schedule ended")
     assert ("cancelled" in {each["event"] for each in events}) is (at_end == "cancel")
     assert (await device_row(host, number, first))["status"] == "DOWNLOADING", "it may still finish"
+
+
+async def test_the_end_of_a_schedule_ends_a_campaign_whose_devices_are_placed_anew(
+    pool: Pool, host: Connection, north: httpx2.AsyncClient
+) -> None:
+    url = await campaign_under(north, pool, end=soon(days=1))
+    number = int(url.rpartition("/")[2])
+    await north.post(f"{url}/start")
+    await host.execute("UPDATE ota_campaigns SET targeted_devices = 0")  # as an edit does
+    await host.execute(
+        "UPDATE ota_campaign_policies SET document = jsonb_set(document, '{schedule,end}', to_jsonb($1::text))",
+        soon(minutes=-1),
+    )
+    ref = CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING)
+    assert (await Upkeep(pool, Settings()).look_after(ref)).schedule_ended
+    assert (await campaign_row(host, number))[0] == "ABORTED"

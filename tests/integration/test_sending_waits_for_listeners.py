@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from rollwave.engine.dispatch.permission import admission_of
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.settings import Settings
 from rollwave.store import listeners
-from rollwave.store.database import Pool
+from rollwave.store.database import Pool, tenant_transaction
 from tests.engine import (
+    TENANT,
     Connection,
     always_succeeds,
     campaign_ref,
@@ -27,6 +30,7 @@ from tests.engine import (
     wait_until_ended,
     worker,
 )
+from tests.integration.test_policy_in_force import follow
 from tests.proxy import Do, proxy, subscribing
 from tests.servers import Mosquitto
 from tests.support import eventually, free_port
@@ -85,6 +89,29 @@ async def test_nothing_is_sent_while_a_listener_is_about_to_subscribe(pool: Pool
         assert lock is not None
         await lock.announce()
         assert await claimed(pool, campaign) == 0
+
+
+async def test_nothing_is_sent_for_a_document_while_a_listener_of_an_earlier_version_is_subscribed(
+    pool: Pool, host: Connection
+) -> None:
+    flat, under_document = await insert_campaign(host, 60), await insert_campaign(host, 1)
+    await follow(host, under_document, {})
+    await Counters(pool, Settings()).count(campaign_ref(under_document))
+
+    async def closed() -> list[str]:
+        async with tenant_transaction(pool, TENANT) as connection:
+            found = await admission_of(connection, Settings(), TENANT, under_document)
+        return [each.text for each in found.of_campaign if not each.open]
+
+    async with subscribed_listener(pool):
+        assert await closed() == []
+        await host.execute("UPDATE rollwave_listener_slots SET documents_at = NULL")
+        # A beat of an earlier version.
+        await host.execute("UPDATE rollwave_listener_slots SET alive_at = statement_timestamp()")
+        assert await closed() == [
+            "no listener is subscribed, or one of an earlier version, which would judge reports by the flat columns"
+        ]
+        assert await claimed(pool, flat) == 10
 
 
 def readiness(port: int) -> dict[str, str]:

@@ -115,6 +115,27 @@ def test_json_is_checked_by_the_same_rules_with_positions() -> None:
     assert parse('{"pace": {"per_minute": 5}}', Format.JSON) == document("pace: {per_minute: 5}")
 
 
+def test_an_error_in_a_selector_has_the_place_where_it_is() -> None:
+    said = "waves[0].select: the selector cannot be read: '=' is not expected here; expected: a value"
+
+    def problem(text: str, form: Format = Format.JSON) -> str:
+        with pytest.raises(InvalidPolicy) as caught:
+            parse(text, form)
+        return str(caught.value.problems[0])
+
+    assert problem("waves:\n- select: site = = north\n- {}", Format.YAML) == f"line 2, column 18: {said}"
+    assert problem('{"waves": [{"select": "site = = north"}, {}]}') == f"line 1, column 31: {said}"
+    # The position in the document does not show it: escaped characters, or no text at all.
+    escaped = problem('{"waves": [{"select": "s\\u0069te = = north"}, {}]}')
+    assert escaped == f"line 1, column 23: {said}, in line 1, column 8 of this text"
+    with pytest.raises(InvalidPolicy) as caught:
+        parse_data({"waves": [{"select": "site == north or\nname like '*a'"}, {}]})
+    assert str(caught.value.problems[0]) == (
+        "waves[0].select: the selector cannot be read: the pattern '*a' begins with *, so every device would have to "
+        "be read, in line 2, column 11 of this text (Add an equality: site == north and name like '*-a'.)"
+    )
+
+
 def test_data_without_a_text_is_checked_by_the_same_rules() -> None:
     deep: Any = 1
     for _ in range(2000):

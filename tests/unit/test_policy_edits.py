@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 
 from rollwave.domain.policy import flat
+from rollwave.domain.policy.advice import advice, warnings
 from rollwave.domain.policy.document.emit import to_data, to_yaml
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import parse, parse_data
 from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.edits import check_edit
+from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.presets import PRESETS, preset
 from rollwave.domain.policy.rules import Guardrail, Policy
-from rollwave.domain.policy.warnings import warnings
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import Conflict
 
@@ -83,6 +87,69 @@ def test_warnings_name_what_has_no_limit() -> None:
         "guardrails is empty: failures never stop the campaign",
     ]
     assert list(warnings(document("pace: {per_minute: 1}"))) == []
+
+
+WINDOW = "schedule: {windows: [{name: off, kind: deny, start: 2027-01-01T00:00:00Z, end: 2027-01-02T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("waves: [{name: a, size: 1, gate: {on_fail: pause}}, {}]", ["on_fail has no effect in the gate of wave a"]),
+        ('waves: [{name: a, size: 1, gate: {on_fail: abort, success_rate: "90%"}}, {}]', []),
+        ("pace: {max_in_flight: 1, bytes: {}}", ["pace.bytes has no effect"]),
+        ("pace: {bytes: {}}", ["pace.bytes has no effect", "pace sets no limit"]),
+        ("pace: {per_minute: 50, ramp: {from: 50, factor: 2, every_succeeded: 1}}", ["pace.ramp has no effect"]),
+        ("pace: {per_minute: 51, ramp: {from: 50, factor: 2, every_succeeded: 1}}", []),
+        ("guardrails: [{name: g, alpha: 0.05}]", ["alpha has no effect in the guardrail g: its method is ratio"]),
+        ("guardrails: [{name: g, alpha: 0.05, method: sequential}]", []),
+        ("guardrails: [{name: g, per: [site]}]", ["per has no effect in the guardrail g: its scope is campaign"]),
+        ("guardrails: [{name: g, per: [site], scope: segment}]", []),
+        ("retry: {delay: 2h}", ["retry.delay has no effect"]),
+        ("retry: {delay: 2h, max_delay: 1h}", ["retry.delay has no effect"]),
+        ("retry: {delay: 2h, max_delay: 2h}", []),
+        ("schedule: {at_end: stop}", ["schedule.at_end has no effect"]),
+        ("schedule: {at_end: cancel, end: 2027-01-01T00:00:00Z}", []),
+        (WINDOW + ", time_zone: device}]}", ["time_zone has no effect in the window off"]),
+        (WINDOW + "}]}", []),
+    ],
+)
+def test_keys_that_have_no_effect_are_warned_of(text: str, said: list[str]) -> None:
+    pace = "" if "pace" in text else "\npace: {per_minute: 100}"
+    found = list(warnings(document(text + pace)))
+    assert [each[: len(start)] for each, start in zip(found, said, strict=True)] == said
+
+
+def test_the_next_five_openings_are_within_the_start_and_the_end_of_the_schedule() -> None:
+    night = 'windows: [{name: night, kind: allow, cron: "0 2 * * *", duration: 2h, cutoff: 20m}]'
+    at = datetime(2027, 1, 1, 3, tzinfo=UTC)
+
+    def days(schedule: str) -> list[int]:
+        return [each.start.day for each in advice(document(f"schedule: {{{schedule}{night}}}"), at).openings]
+
+    assert days("") == [1, 2, 3, 4, 5]
+    assert days("start: 2027-01-11T08:00:00Z, ") == [12, 13, 14, 15, 16]
+    assert days("end: 2027-01-02T12:00:00Z, ") == [1, 2]
+    zurich = advice(document(f"schedule: {{time_zone: Europe/Zurich, end: 2027-01-02T02:00:00Z, {night}}}"), at)
+    assert [(start.hour, end and (end.hour, end.minute)) for start, end in zurich.openings] == [(1, (2, 0))]
+    assert advice(document("{}"), at).openings == []
+    over = document("schedule: {windows: [{kind: allow, start: 2026-01-01T00:00:00Z, end: 2026-01-02T00:00:00Z}]}")
+    assert advice(over, at).warnings[-1] == "the windows do not open within 400 days: until then nothing is sent"
+
+
+def test_the_example_of_every_key_has_two_keys_without_effect() -> None:
+    """It shows `alpha` and `per` in a guardrail of the method ratio and the scope campaign."""
+    text = Path("tests/unit/policy_example.yaml").read_text()
+    assert [each.partition(" in ")[0] for each in warnings(document(text))] == [
+        "alpha has no effect",
+        "per has no effect",
+    ]
+
+
+def test_only_windows_of_cron_in_the_zone_of_devices_split_them_by_zone() -> None:
+    once = document(WINDOW + ", time_zone: device}]}")
+    daily = document('schedule: {windows: [{kind: allow, cron: "0 2 * * *", duration: 2h, time_zone: device}]}')
+    assert (placing_of(once).zoned, placing_of(daily).zoned) == (False, True)
 
 
 @pytest.mark.parametrize(

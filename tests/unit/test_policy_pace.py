@@ -18,7 +18,7 @@ from rollwave.domain.policy.facts import Facts, Used
 from rollwave.domain.policy.gates import GateName
 from rollwave.domain.policy.pace import Rate, Step, ramped, rate_of, step_of
 from rollwave.domain.policy.rules import Wave
-from rollwave.errors import Conflict, UnreadableRow
+from rollwave.errors import UnreadableRow
 
 TICK = 10.0
 FACTS = Facts(datetime(2027, 1, 11, tzinfo=UTC), CampaignStatus.RUNNING, TICK, Wave(0, None))
@@ -171,10 +171,12 @@ def test_the_gates_say_what_they_limit() -> None:
     assert pace.in_flight(7, 9).room == 0
 
 
-def test_the_jitter_is_whole_seconds_and_stays_once_the_command_is_frozen() -> None:
+def test_empty_limits_on_bytes_need_no_size_of_the_firmware() -> None:
+    empty = rule(bytes={})
+    pace.require_size(empty, None)
+    assert pace.bytes_(empty, FACTS, None, None, size=None, number=7).room is None
+
+
+def test_the_jitter_is_whole_seconds() -> None:
     assert pace.start_within(rule(start_jitter="90s")) == 90
     assert pace.start_within(rule()) is None
-    pace.require_same_jitter(rule(), rule(start_jitter="90s"), frozen=False)
-    pace.require_same_jitter(rule(start_jitter="1m"), rule(start_jitter="60s"), frozen=True)
-    with pytest.raises(Conflict, match="start_jitter"):
-        pace.require_same_jitter(rule(), rule(start_jitter="90s"), frozen=True)

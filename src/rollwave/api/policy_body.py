@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Request, Response
 from starlette.exceptions import HTTPException
 
+from rollwave.domain.policy.advice import Advice
 from rollwave.domain.policy.document.emit import to_yaml
 from rollwave.domain.policy.document.schema import json_schema
 from rollwave.domain.policy.document.text import Format
@@ -58,15 +59,22 @@ def yaml_response(data: Any, headers: Mapping[str, str] | None = None) -> Respon
     return Response(to_yaml(data), media_type=YAML_TYPE, headers=dict(headers or {}))
 
 
+def advice_fields(advice: Advice) -> dict[str, Any]:
+    """What the author of a policy is told, as fields of an answer."""
+    return {
+        "warnings": list(advice.warnings),
+        "next_openings": [{"start": each.start, "end": each.end} for each in advice.openings],
+    }
+
+
 def preview_fields(preview: PolicyPreview) -> dict[str, Any]:
     """The fields of the answer to a dry run."""
     return {
         "policy": preview.data,
         "flat": preview.flat,
-        "warnings": list(preview.warnings),
+        **advice_fields(Advice(preview.warnings, preview.openings)),
         "waves": [{"name": each.name, "devices": each.devices} for each in preview.waves],
         "segments": preview.segments,
-        "next_openings": [{"start": each.start, "end": each.end} for each in preview.openings],
         "exposed_devices": preview.exposed,
     }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.output import Column, Format, Limit, Output, moment, print_json, print_page, say
 from rollwave.domain.ids import in_path
-from rollwave.errors import InvalidInput, RollwaveError
+from rollwave.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rollwave.store.database import Pool
@@ -69,28 +70,35 @@ def _halt_everyone(reason: str | None, *, lift: bool) -> None:
     from rollwave.cli.database import with_pool
     from rollwave.store import brakes
 
-    actor = getpass.getuser()
-
-    failed: list[str] = []
-
-    async def of_each(pool: Pool) -> int:
-        tenants = await brakes.tenants(pool)
-        for tenant in tenants:
-            try:
-                if lift:
-                    await brakes.lift(pool, tenant, actor=actor, reason=reason)
-                else:
-                    await brakes.halt(pool, tenant, actor=actor, reason=reason or "")
-            except RollwaveError as error:  # the other tenants must not wait for it
-                failed.append(f"{tenant}: {error}")
-        return len(tenants) - len(failed)
-
-    number = with_pool(of_each)
+    change = partial(brakes.lift, reason=reason) if lift else partial(brakes.halt, reason=reason or "")
+    number, failed = with_pool(partial(_of_each_tenant, change=partial(change, actor=getpass.getuser())))
     say(f"sending is {'not halted' if lift else 'halted'} for {number} tenant{'s' * (number != 1)}")
-    for each in failed:
-        typer.echo(f"Error: not for {each}", err=True)
+    for tenant, error in failed.items():
+        typer.echo(f"Error: {'not lifted' if lift else 'not halted'} for {tenant}: {error}", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+async def _of_each_tenant(
+    pool: Pool, change: Callable[[Pool, str], Awaitable[object]]
+) -> tuple[int, dict[str, BaseException]]:
+    """Change each tenant, also after one failed. Returns the number of changed tenants, and the errors of the others.
+
+    An unavailable database raises.
+    """
+    from rollwave.store import brakes
+    from rollwave.store.outage import is_away
+
+    failed: dict[str, BaseException] = {}
+    tenants = await brakes.tenants(pool)
+    for tenant in tenants:
+        try:
+            await change(pool, tenant)
+        except Exception as error:
+            if is_away(error):
+                raise
+            failed[tenant] = error
+    return len(tenants) - len(failed), failed
 
 
 def _time(text: str) -> str:
@@ -120,7 +128,7 @@ def add(
 ) -> None:
     """Send nothing from one time to another, in any campaign of the tenant.
 
-    A campaign whose policy has `ignore_freezes: true` is sent nevertheless.
+    A freeze does not stop a campaign whose policy has `ignore_freezes: true`.
 
         rollwave freeze add year-end --start 2027-12-18T00:00:00Z --end 2028-01-07T00:00:00Z
     """

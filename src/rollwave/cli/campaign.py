@@ -13,6 +13,7 @@ from rollwave.cli.campaign_rules import print_preview, rules_of
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.firmware_choice import Row, find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, print_page, say
+from rollwave.cli.policy_advice import show_advice
 from rollwave.cli.segments import promote, release, segments
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
@@ -92,9 +93,10 @@ def create(
         chosen = find_firmware(api, firmware)
         body["firmware_version_id"] = chosen["id"]
         if dry_run:
-            print_preview(api.post("/ota/campaigns?dry_run=true", body), output)
+            print_preview(api.post("/ota/campaigns", body, query={"dry_run": "true"}), output)
             return
         made = api.post("/ota/campaigns", body)
+        show_advice(made, body.get("policy"))
         if start:
             made |= api.post(f"/ota/campaigns/{made['id']}/start")
         if wait is None:

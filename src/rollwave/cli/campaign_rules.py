@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rollwave.cli.output import Format, complain, print_json, say
+from rollwave.cli.output import Format, print_json, say
+from rollwave.cli.policy_advice import show_advice
 from rollwave.errors import InvalidInput
 
 
@@ -36,6 +37,5 @@ def print_preview(preview: Mapping[str, Any], output: Format) -> None:
         return
     from rollwave.domain.policy.document.emit import to_yaml
 
-    for warning in preview["warnings"]:
-        complain(f"warning: {warning}")
+    show_advice(preview, preview["policy"])
     say(to_yaml(preview["policy"]).rstrip("\n"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.output import Format, Limit, Output, complain, print_json, print_page, say
+from rollwave.cli.policy_advice import show_advice, show_advice_on
 from rollwave.domain.ids import in_path
 from rollwave.errors import InvalidInput, RollwaveError
 
@@ -32,16 +33,14 @@ Reason = Annotated[str | None, typer.Option(help="Why; kept with the revision.")
 def check(file: FileArgument) -> None:
     """Check a policy without a server.
 
-    Each problem is shown with its line, and with what may have been meant. Exits
-    with 1 if there is any. Warnings do not change the exit code.
+    Each problem is shown with its line, and with a suggestion where there is one. Exits
+    with 1 if there is any. Warnings do not change the exit code. For a policy with
+    windows, the next five openings are shown, for devices without a time zone.
     """
     from rollwave.cli.policy_text import read_source
-    from rollwave.domain.policy.warnings import warnings
 
     source = read_source(file)
-    document = source.parse()
-    for each in warnings(document):
-        complain(f"warning: {each}")
+    show_advice_on(source.parse())
     say(f"{source.name} is valid")
 
 
@@ -81,9 +80,9 @@ def edit(
 ) -> None:
     """Change the policy of a campaign, in your editor ($VISUAL or $EDITOR).
 
-    The new policy is checked first, then its difference is shown, and you are asked.
-    It is in force at the next claim. If somebody else has changed the policy in
-    the meantime, nothing is changed.
+    The new policy is checked first. Then its difference, warnings and the next five
+    openings of its windows are shown, and you are asked. It is in force at the next
+    claim. If somebody else has changed the policy in the meantime, nothing is changed.
     """
     path = f"/ota/campaigns/{campaign_id}/policy"
     with connect(api_url, api_key) as api:
@@ -94,8 +93,7 @@ def edit(
             return
         for line in _difference(before, checked.text, "in force", "new"):
             say(line)
-        for warning in checked.warnings:
-            complain(f"warning: {warning}")
+        show_advice(checked.answer, checked.answer["policy"])
         if not yes and not _confirmed(campaign_id):
             raise RollwaveError("nothing was changed")
         answer = api.put_text(path, checked.text.encode(), YAML_TYPE, if_match=tag, reason=reason)
@@ -104,10 +102,10 @@ def edit(
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A policy in its canonical form, which the server would accept, and the warnings about it."""
+    """A policy in its canonical form, which the server would accept, and the answer of its dry run."""
 
     text: str
-    warnings: Sequence[str]
+    answer: Mapping[str, Any]
 
 
 def _edited(api: Api, path: str, before: str, tag: str | None, file: str | None) -> _Checked | None:
@@ -139,7 +137,7 @@ def _checked(api: Api, path: str, source: Source, tag: str | None) -> _Checked:
 
     text = to_yaml(to_data(source.parse()))
     answer = api.put_text(path, text.encode(), YAML_TYPE, if_match=tag, dry_run="true")
-    return _Checked(text, answer["warnings"])
+    return _Checked(text, answer)
 
 
 def _confirmed(campaign_id: int) -> bool:
@@ -198,7 +196,8 @@ def store(name: NameArgument, file: FileArgument, api_url: ApiUrl = None, api_ke
 
     data = to_data(read_source(file).parse())
     with connect(api_url, api_key) as api:
-        api.put_text(f"/ota/policies/{in_path(name)}", json.dumps(data).encode(), "application/json")
+        answer = api.put_text(f"/ota/policies/{in_path(name)}", json.dumps(data).encode(), "application/json")
+    show_advice(answer, data)
     say(f"stored the policy {name}")
 
 

@@ -200,12 +200,15 @@ class GuardrailTripped(Event):
 
 @dataclass(frozen=True, slots=True)
 class SegmentQuarantined(Event):
-    """A guardrail put a segment under quarantine: its devices are not sent to until an operator releases it."""
+    """A segment is under quarantine: its devices are not sent to until an operator releases it.
+
+    A guardrail put it there, or an edit of the policy has moved devices into it that were under quarantine before.
+    """
 
     word: ClassVar = "segment_quarantined"
     reason: Annotated[str, Stored("why, in words for people")]
     segment: Annotated[int, Stored("number of the segment")]
-    guardrail: Annotated[str, Stored("name of the guardrail")]
+    guardrail: Annotated[str | None, Stored("name of the guardrail; none after an edit")] = None
 
 
 @dataclass(frozen=True, slots=True)

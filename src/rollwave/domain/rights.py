@@ -63,7 +63,7 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
         *("tenant_id", "id", "status", "settled_at", "targeted_devices"),
         *("pending", "downloading", "installing", "policy_revision"),
     ),
-    (DUE, "SELECT", "rollwave_brakes"): ("tenant_id", "kind"),
+    (DUE, "SELECT", "rollwave_brakes"): ("tenant_id", "kind", "starts_at", "ends_at"),
     (ENGINE, "UPDATE", "ota_campaign_policies"): (
         *("progress_timeout", "answer_timeout", "device_timeout", "max_attempts", "retry_on"),
     ),

@@ -97,7 +97,7 @@ def _wanted(table: Table) -> Iterator[Policy]:
     if table.name == "ota_campaigns":
         yield Policy("rollwave_due", "SELECT", DUE, using=_DUE)
     if table.name == "rollwave_brakes":
-        yield Policy("rollwave_due", "SELECT", DUE, using="kind = 'halt'")
+        yield Policy("rollwave_due", "SELECT", DUE, using="true")
 
 
 def policy_repairs(table: Table, found: Collection[Policy], *, force: bool = False) -> list[Repair]:

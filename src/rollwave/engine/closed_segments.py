@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
+
 from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.gates import Verdict
+from rollwave.domain.policy.placing import is_zoned
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells
 from rollwave.store.database import Connection
@@ -16,13 +21,15 @@ NOT_PLACED = 0
 async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
     """The closed segments, and when each opens.
 
-    Without windows, it reads those under quarantine only.
+    Unless a window closes some of them, only those under quarantine are closed, which the campaign's row was read with.
     """
     document, now = locked.policy.document, locked.row.read_at
     if document is None:
         return []
+    if _only_quarantine_closes(document, now):
+        return [ClosedSegment(number, None) for number in locked.row.quarantined]
     found = []
-    for each in await cells.segments(connection, locked.row, quarantined=not _has_windows(document)):
+    for each in await cells.segments(connection, locked.row):
         window = time_gates.window(document, each.time_zone, now)
         if window is not None and not window.open:
             opens_in = None if window.until is None else (window.until - now).total_seconds()
@@ -30,6 +37,19 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
         elif each.quarantined:
             found.append(ClosedSegment(each.number, None))
     return found
+
+
+async def closed_among(connection: Connection, locked: CampaignUnderPolicy, segments: Collection[int]) -> set[int]:
+    """Those of these ``segments`` whose devices may not be sent to now. ``NOT_PLACED`` is one of them."""
+    document, now = locked.policy.document, locked.row.read_at
+    if document is None:
+        return set()
+    closed = {NOT_PLACED, *locked.row.quarantined}
+    if not _only_quarantine_closes(document, now) and (asked := set(segments) - closed):
+        zones = await cells.zones_of(connection, locked.row, asked)
+        open_ = {number for number, zone in zones.items() if _is_open(time_gates.window(document, zone, now))}
+        closed |= asked - open_
+    return closed & set(segments)
 
 
 async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[OpenedSegment]:
@@ -45,5 +65,10 @@ async def just_opened_segments(connection: Connection, locked: CampaignUnderPoli
     return [OpenedSegment(number, at) for number, at in opened if at is not None]
 
 
-def _has_windows(document: PolicyDocument) -> bool:
-    return document.schedule is not None and bool(document.schedule.windows)
+def _only_quarantine_closes(document: PolicyDocument, now: datetime) -> bool:
+    """Whether no window is closed for any segment. Where windows ask for the devices' zones, that is not known."""
+    return not is_zoned(document) and _is_open(time_gates.window(document, None, now))
+
+
+def _is_open(window: Verdict | None) -> bool:
+    return window is None or window.open

@@ -130,7 +130,7 @@ async def _with_room(
     fresh = min(admission.fresh, settings.claim_batch)
     if device.segment is None or admission.queue is None or not fresh:
         return device
-    rooms = await cells.next_rooms(
+    rooms = admission.queue.rooms or await cells.next_rooms(
         connection, campaign.row, up_to_wave=campaign.row.wave, zones=admission.queue.open_zones, devices=fresh
     )
     before = 0  # a claim fills itself from one segment after the other
@@ -163,8 +163,8 @@ def _device_timeout(campaign: CampaignUnderPolicy) -> float:
 
 
 async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings: Settings) -> Facts:
-    heard = await listeners.heard(connection, settings.listener_slots)
     document, in_flight = campaign.policy.document, 0
+    heard = await listeners.heard(connection, settings.listener_slots, documents=document is not None)
     if document is None and campaign.policy.max_in_flight is not None:
         in_flight = await counters.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
     steps = steps_of(settings.tick_interval)

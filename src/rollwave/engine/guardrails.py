@@ -22,6 +22,7 @@ from rollwave.store import guardrails as store
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, LastBucket, Test, Wanted
+from rollwave.store.segment_quarantine import SegmentChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,13 @@ async def _begin_anew(
     tests = await store.tripped(connection, campaign, names, segment=segment) if names else []
     if tests:
         await store.begin_anew(connection, campaign, tests)
+
+
+async def carry_quarantine(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> None:
+    """Keep devices under quarantine that are in other segments since an edit of the document."""
+    for segment, reason, _ in await segment_quarantine.carry(connection, campaign, changes):
+        event = SegmentQuarantined(reason, segment)
+        await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
 
 
 async def quarantine_new_segments(connection: Connection, campaign: Campaign) -> None:

@@ -168,7 +168,7 @@ async def _place_first(
     if members == batch.devices:
         await placing.finish(connection, tenant_id, campaign_id, of, found)
     else:
-        await places.store_survey(connection, tenant_id, campaign_id, found, revision=1)
+        await places.store_survey(connection, tenant_id, campaign_id, found, revision=1, began=None)
     await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 

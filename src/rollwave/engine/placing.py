@@ -5,16 +5,33 @@ The creation of a campaign places small groups; workers place large ones, and th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import CampaignPlaced
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placing_of
+from rollwave.engine import guardrails, stop
+from rollwave.engine.stop import Stopped
 from rollwave.errors import InvalidInput
-from rollwave.store import budgets, cells, events, labels, placing, waves
+from rollwave.store import broad_selectors, budgets, campaigns, cells, events, labels, placing, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch
 from rollwave.store.placing_statements import Source
+
+
+@dataclass(frozen=True, slots=True)
+class SentMoved:
+    """The result of a batch of :func:`move_sent`. ``up_to``: its last device; None: there is no further batch.
+
+    ``too_many``: the campaign has too many segments, so nothing more is placed. ``stopped``: it was paused for that.
+    """
+
+    up_to: str | None
+    too_many: bool = False
+    stopped: Stopped | None = None
 
 
 async def survey_group(connection: Connection, source: Source, document: PolicyDocument) -> Survey:
@@ -28,6 +45,7 @@ async def survey_group(connection: Connection, source: Source, document: PolicyD
 
 async def count(connection: Connection, source: Source, of: Placing) -> Survey:
     """As :func:`survey_group`, for devices of any source, and what of a document decides where they stand."""
+    await broad_selectors.refuse(connection, source, of)
     found = await placing.survey(connection, source, of)
     if found.segments > MAX_SEGMENTS:
         raise InvalidInput(too_many(found.segments), field="policy")
@@ -48,16 +66,26 @@ async def survey_unsent(connection: Connection, campaign: Campaign, document: Po
     return await placing.survey(connection, source, placing_of(document), sent=sent)
 
 
-async def label_sent(
-    connection: Connection, campaign: Campaign, document: PolicyDocument, *, after: str, limit: int
-) -> str | None:
-    """Give devices that were sent to the labels of the document's budgets, ``limit`` rows after the device ``after``.
+async def move_sent(connection: Connection, ref: CampaignRef, began: str, *, after: str, limit: int) -> SentMoved:
+    """Give devices that were sent to, and may be again, the segments of their labels, and the labels of budgets.
 
-    Returns the last device of the batch. None: all are done.
+    ``limit`` rows are read, after the device ``after``. Locks executions first, then the campaign, as reports do.
+    Not applied: the placing that ``began`` then is over, or has begun anew; or its devices are counted already.
     """
-    source, of = await source_of(connection, campaign), placing_of(document)
-    devices, up_to = await placing.label_sent(connection, source, of, after=after, limit=limit)
-    return up_to if devices == limit else None
+    campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+    locked = await placing.lock_sent(connection, campaign, after=after, limit=limit)
+    campaign = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
+    document = campaign.document
+    if document is None or campaign.survey is not None or campaign.placing_began != began:
+        return SentMoved(None)
+    if locked.devices:
+        source = await source_of(connection, campaign)
+        segments, changes = await placing.move_sent(connection, source, placing_of(document), locked.devices)
+        if segments > MAX_SEGMENTS:
+            stopped = await stop.pause(connection, campaign, too_many(segments))
+            return SentMoved(None, too_many=True, stopped=stopped)
+        await guardrails.carry_quarantine(connection, campaign, changes)
+    return SentMoved(locked.up_to if locked.scanned == limit else None)
 
 
 async def place_next(

@@ -80,7 +80,8 @@ def require_firmware_size(document: PolicyDocument, size: object) -> None:
     Raises:
         InvalidPolicy: it is not.
     """
-    if (document.pace or PaceRule()).bytes is not None and not size:
+    limits = (document.pace or PaceRule()).bytes
+    if limits is not None and limits.limits and not size:
         problem = Problem(
             ("pace", "bytes"), "the size of the firmware is not known", "register it with file_size_bytes"
         )
@@ -187,13 +188,15 @@ async def edit_policy(
         Forbidden: the campaign is running, the document ignores freezes, and the actor is no approver.
         NotFound: the tenant has no such campaign.
         Outdated: the policy is not one that the author knows.
-        InvalidInput: the document breaks a rule, or splits the devices into too many segments.
+        InvalidInput: the document breaks a rule, splits the devices into too many segments, or has selectors that
+            are too broad.
         Conflict: the campaign has ended, a wave that was sent to would be gone, or the campaign was started with its
             flat columns.
     """
     campaign, document = await _read(pool, settings, tenant_id, campaign_id, edit)
     _check(campaign, document)
-    if placing_of(document).splits and _moves_devices(campaign.row, document):
+    of = placing_of(document)
+    if (of.splits or any(of.selects)) and _moves_devices(campaign.row, document):
         async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
             source = await _source(connection, campaign.row)
             await placing.count(connection, source, any_order(document))

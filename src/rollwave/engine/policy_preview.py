@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from rollwave.domain.policy import flat
+from rollwave.domain.policy.advice import advice
 from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.exposure import exposed_devices
 from rollwave.domain.policy.placing import Order, Placing, placing_of
 from rollwave.domain.policy.rules import policy_of, wave_name
 from rollwave.domain.policy.rules import read_policy as read_policy_columns
-from rollwave.domain.policy.warnings import warnings
-from rollwave.domain.policy.windows import Span, next_openings, zone_of
+from rollwave.domain.policy.windows import Span
 from rollwave.engine import placing
 from rollwave.errors import InvalidInput, UnreadableRow
 from rollwave.settings import Settings
@@ -76,8 +75,9 @@ async def preview(
     pace = document.pace or PaceRule()
     caps = [pace.max_in_flight, document.waves[0].max_in_flight if document.waves else None]
     first = waves[0].devices
-    told = [
-        *warnings(document),
+    told = advice(document, await moments.now(connection))
+    warnings = [
+        *told.warnings,
         *(
             f"the selector of wave {each.name} matches no device, which pauses the campaign"
             for each, matched in zip(waves, found.matched, strict=True)
@@ -87,10 +87,10 @@ async def preview(
     return PolicyPreview(
         to_data(document),
         flat=False,
-        warnings=told,
+        warnings=warnings,
         waves=waves,
         segments=found.segments,
-        openings=next_openings_of(document, await moments.now(connection)),
+        openings=told.openings,
         exposed=exposed_devices(
             policy,
             first_wave=first,
@@ -98,14 +98,6 @@ async def preview(
             segments=found.segments,
         ),
     )
-
-
-def next_openings_of(document: PolicyDocument, at: datetime) -> list[Span]:
-    """The next five openings of the document's windows after a moment, for devices without a time zone."""
-    schedule = document.schedule
-    if schedule is None or not schedule.windows:
-        return []
-    return next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, at)
 
 
 def preview_flat(new: NewCampaign, tenant_id: str, settings: Settings, *, devices: int) -> PolicyPreview:

@@ -44,7 +44,7 @@ async def promote_wave(
         campaign, document = locked.row, locked.policy.document
         if document is None:
             raise Conflict(f"campaign {campaign_id} has no policy document, so its waves have no gates")
-        rows = await waves.read(connection, campaign)
+        rows = waves.of(campaign)
         row = next((each for each in rows if each.name == name), None)
         if row is None:
             hint = f"Its waves are {', '.join(each.name for each in rows)}." if rows else "It is being targeted."

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
 from rollwave.domain.policy.facts import QueueFacts, SegmentGroup, Used
-from rollwave.domain.policy.placing import placing_of
+from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells, waves
+from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.waves import WaveRow
 
@@ -40,10 +42,10 @@ async def read_wave(
 ) -> PresentWave | None:
     """Read the present wave. None: the campaign's devices are not placed yet."""
     campaign = locked.row
-    rows = await waves.read(connection, campaign)
+    rows = waves.of(campaign)
     if not rows:
         return None
-    counts, groups = await cells.queue(connection, campaign, zoned=placing_of(document).zoned)
+    counts, groups = await cells.queue(connection, campaign, zoned=is_zoned(document))
     row = rows[min(campaign.wave, len(rows) - 1)]
     rule = document.waves[row.number] if row.number < len(document.waves) else None
     decision = judge_gate(
@@ -75,6 +77,55 @@ async def read_queue(
         wave_in_flight=wave.devices.in_flight,
         in_flight=sum(each.in_flight for each in wave.counts.values()),
         succeeded=campaign.succeeded,
-        firmware_size=campaign.firmware_size if isinstance(campaign.firmware_size, int) else None,
-        used=Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried),
+        firmware_size=_firmware_size(campaign),
+        used=_used(campaign),
     )
+
+
+async def read_head(
+    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument, *, devices: int
+) -> QueueFacts | None:
+    """Read only the next segments in turn that have ``devices`` devices in the queue, however many segments there are.
+
+    None: that is not enough to judge the queue. No device may go, or a number of devices in flight is limited, or
+    windows differ between segments, or budgets choose the devices.
+    """
+    campaign, rows = locked.row, waves.of(locked.row)
+    if not rows or document.budgets or is_zoned(document):
+        return None
+    row = rows[min(campaign.wave, len(rows) - 1)]
+    if _limits_in_flight(document, row.number):
+        return None
+    window = time_gates.window(document, None, campaign.read_at)
+    if window is not None and not window.open:
+        return None
+    rooms = await cells.next_rooms(connection, campaign, up_to_wave=campaign.wave, zones=None, devices=devices)
+    if not rooms:
+        return None
+    return QueueFacts(
+        groups=(SegmentGroup(None, quarantined=False, waiting=sum(rooms.values()), in_later_waves=0),),
+        wave=row.name,
+        state=row.state,
+        number=row.number,
+        succeeded=campaign.succeeded,
+        firmware_size=_firmware_size(campaign),
+        used=_used(campaign),
+        rooms=rooms,
+    )
+
+
+def _limits_in_flight(document: PolicyDocument, wave: int) -> bool:
+    pace = document.pace
+    if wave < len(document.waves) and document.waves[wave].max_in_flight is not None:
+        return True
+    return pace is not None and (
+        pace.max_in_flight is not None or (pace.bytes is not None and pace.bytes.in_flight is not None)
+    )
+
+
+def _firmware_size(campaign: Campaign) -> int | None:
+    return campaign.firmware_size if isinstance(campaign.firmware_size, int) else None
+
+
+def _used(campaign: Campaign) -> Used:
+    return Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried)

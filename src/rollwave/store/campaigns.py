@@ -109,6 +109,10 @@ class Campaign:
     """The tenant's halt, and its freezes that are not over."""
     stopped_by: tuple[str, ...]
     """The labels of the brakes that stop the campaign, as far as history says so."""
+    document_waves: str | None
+    """The waves of its document as JSON, which :mod:`rollwave.store.waves` reads."""
+    quarantined: tuple[int, ...]
+    """The numbers of the segments under quarantine, in order."""
     deadlines_in: float
     """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
 
@@ -123,6 +127,12 @@ class Campaign:
         """The reason for which its devices cannot be placed now. None: there is none."""
         fault: str | None = (self.placement or {}).get("fault")
         return fault
+
+    @property
+    def placing_began(self) -> str | None:
+        """When an edit began the placing that goes on, which tells it from others. None: there is none."""
+        began: str | None = (self.placement or {}).get("began")
+        return began
 
     @property
     def being_targeted(self) -> bool:
@@ -202,6 +212,8 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         in_own_database=row["in_own_database"],
         brakes=brakes.read(row["brakes"]),
         stopped_by=tuple(row["stopped_by"]),
+        document_waves=row["document_waves"],
+        quarantined=tuple(row["quarantined"]),
         deadlines_in=row["deadlines_in"] or 0.0,
     )
 

@@ -7,7 +7,7 @@ transactions wait for each other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus, Place
@@ -42,6 +42,23 @@ async def end(connection: Connection, tenant_id: str, ended: Iterable[Ended]) ->
         await connection.execute(_sql["end"], tenant_id, *columns, succeeded_, failed)
 
 
+class Skipped(NamedTuple):
+    """Devices of one cell that are ``SKIPPED`` now: ``waiting``: of them, never sent to; ``held``: by budgets."""
+
+    wave: int
+    segment: int
+    devices: int
+    waiting: int
+    held: int
+
+
+async def skip(connection: Connection, tenant_id: str, campaign_id: CampaignId, skipped: Sequence[Skipped]) -> None:
+    """Move devices to skipped. The campaign's row is locked."""
+    if skipped:
+        columns = [list(column) for column in zip(*skipped, strict=True)]
+        await connection.execute(_sql["skip"], tenant_id, campaign_id, *columns)
+
+
 class Queue(NamedTuple):
     """The devices of a campaign. ``counts``: of each wave, by its number. ``groups``: those that wait, by segments."""
 
@@ -62,6 +79,16 @@ async def queue(connection: Connection, campaign: Campaign, *, zoned: bool) -> Q
     )
 
 
+def named(zones: Sequence[str | None] | None) -> list[str] | None:
+    """The time zones that have a name; None: every zone."""
+    return None if zones is None else [each for each in zones if each is not None]
+
+
+def has_none(zones: Sequence[str | None] | None) -> bool:
+    """Whether segments without a time zone are meant too."""
+    return zones is None or None in zones
+
+
 async def next_rooms(
     connection: Connection,
     campaign: Campaign,
@@ -74,11 +101,10 @@ async def next_rooms(
 
     ``zones``: only segments of these time zones; None: of every zone. Quarantined segments are left out.
     """
-    named = None if zones is None else [each for each in zones if each is not None]
-    without = zones is None or None in zones
     rows = await connection.fetch(
         _sql["next_rooms"],
-        *(campaign.tenant_id, campaign.id, up_to_wave, campaign.segment_turn, named, without, devices),
+        *(campaign.tenant_id, campaign.id, up_to_wave, campaign.segment_turn),
+        *(named(zones), has_none(zones), devices),
     )
     return {row["segment"]: row["waiting"] for row in rows}
 
@@ -103,7 +129,13 @@ async def in_flight_segments(connection: Connection, campaign: Campaign) -> list
     return [SegmentInFlight(*row) for row in rows]
 
 
-async def segments(connection: Connection, campaign: Campaign, *, quarantined: bool) -> list[SegmentInFlight]:
-    """All segments by number. ``quarantined``: only those under quarantine."""
-    rows = await connection.fetch(_sql["segments"], campaign.tenant_id, campaign.id, quarantined)
+async def segments(connection: Connection, campaign: Campaign) -> list[SegmentInFlight]:
+    """All segments by number."""
+    rows = await connection.fetch(_sql["segments"], campaign.tenant_id, campaign.id)
     return [SegmentInFlight(*row) for row in rows]
+
+
+async def zones_of(connection: Connection, campaign: Campaign, segments: Collection[int]) -> dict[int, str | None]:
+    """The time zones of segments, by number, without those that the campaign does not have."""
+    rows = await connection.fetch(_sql["zones_of"], campaign.tenant_id, campaign.id, list(segments))
+    return {row["number"]: row["time_zone"] for row in rows}

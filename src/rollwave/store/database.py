@@ -45,6 +45,7 @@ IN_TURN = "; ".join(
         "enable_bitmapscan",
         "enable_hashjoin",
         "enable_mergejoin",
+        "enable_sort",
         "jit",
         "random_page_cost",
     )
@@ -52,7 +53,8 @@ IN_TURN = "; ".join(
 """Settings for statements that take the head of a queue: they allow only a plan along the queue's index.
 
 PostgreSQL's statistics are a minute old, and a queue may be emptied in that time. If they say that it is full,
-PostgreSQL searches the whole table for one row; if they say that it is nearly empty, it reads all rows of the tenant.
+PostgreSQL searches the whole table for one row; if they say that it is nearly empty, it reads all rows of the tenant,
+or all rows of the campaign by the primary key, which it then sorts.
 """
 
 

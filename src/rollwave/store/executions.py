@@ -11,6 +11,7 @@ from rollwave.domain.execution import LEEWAY, WAVE_BITS, ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.reports.parse import DeviceReport
 from rollwave.domain.retry import Reason
+from rollwave.store import cells
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection
 from rollwave.store.outage import refusing_values
@@ -58,7 +59,8 @@ class Queue(NamedTuple):
 
     ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
     the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that
-    the policy's budgets allow; None: it has none.
+    the policy's budgets allow; None: it has none. ``zones``: devices of segments of these time zones may be sent to
+    again; None: of every zone. Those of segments under quarantine, and those that are not placed, may not.
     """
 
     rooms: Mapping[int, int]
@@ -67,6 +69,7 @@ class Queue(NamedTuple):
     age: float = 0.0
     carried: float = 0.0
     only: Sequence[str] | None = None
+    zones: Sequence[str | None] | None = None
 
 
 class Effect(NamedTuple):
@@ -129,15 +132,13 @@ async def claim(
     opens_interval: bool,
     command: str,
     queue: Queue | None = None,
-    closed: Sequence[int] = (),
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
     A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
     ``opens_interval``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
-    another transaction has locked are left out. ``queue``: which devices may get their first command, under a policy
-    document; None: the campaign has flat columns. ``closed``: segments whose devices are not sent to again. Needs the
-    campaign's lock.
+    another transaction has locked are left out. ``queue``: which devices may be sent to, under a policy document; None:
+    the campaign has flat columns. Needs the campaign's lock.
     """
     placed = queue is not None
     queue = queue or Queue({0: fresh}, -1)
@@ -147,7 +148,7 @@ async def claim(
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
         *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
-        *(queue.advance, queue.age, queue.carried, closed, queue.only),
+        *(queue.advance, queue.age, queue.carried, cells.named(queue.zones), queue.only, cells.has_none(queue.zones)),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
     if not placed:
@@ -249,8 +250,9 @@ async def skip_unsent(
 ) -> int:
     """Skip devices that were never sent to: about ``limit``, at most three times as many. Returns their number."""
     await connection.execute(IN_TURN)  # also if a stop happens together with a batch of reports
-    skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
-    return skipped
+    rows = await connection.fetch(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
+    await cells.skip(connection, tenant_id, campaign_id, [cells.Skipped(*row) for row in rows if row["segment"]])
+    return sum(row["devices"] for row in rows)
 
 
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:

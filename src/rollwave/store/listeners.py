@@ -125,12 +125,16 @@ async def listening(connection: Connection, slots: int) -> Listening | None:
     return Listening(row["without_gap"], row["subscribed"]) if row else None
 
 
-async def heard(connection: Connection, slots: int) -> bool:
+async def heard(connection: Connection, slots: int, *, documents: bool = False) -> bool:
     """Whether reports are received, so that commands may be sent: every slot is subscribed, or was a moment ago.
 
     False while a listener is about to subscribe: a report that a device sends immediately might be lost.
+
+    Args:
+        documents: the reports are of a campaign under a policy document. A listener of an earlier version would judge
+            them by flat columns, so while a slot has one, this is False.
     """
-    listened_to: bool = await connection.fetchval(_sql["heard"], slots, TAKEOVER_SECONDS)
+    listened_to: bool = await connection.fetchval(_sql["heard"], slots, TAKEOVER_SECONDS, documents)
     return listened_to
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import health, host_tables, identity, rights, status_values
+from rollwave.store import column_types, health, host_tables, identity, rights, status_values
 from rollwave.store.connecting import unavailable
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction
 from rollwave.store.identity import Decision
@@ -91,7 +91,8 @@ async def migrate(
         ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used; or there is no login
             ``grant_to``. Nothing was changed.
         SchemaMismatch: the database is newer than this program, or was made from other files. Or a host's status column
-            has no text type, or (``adopt_only``) a table of the host is missing: then nothing was changed.
+            has no text type, a column of the host has the name of one that is added and another type, or
+            (``adopt_only``) a table of the host is missing: then nothing was changed.
     """
     connection = await _connect(dsn)
     try:
@@ -133,6 +134,7 @@ async def _migrate_tables(connection: Connection, *, adopt_only: bool, force_rls
     if adopt_only:
         before.require_all()
     await status_values.require_text(connection)
+    await column_types.require(connection)
     applied = await _apply_missing(connection)
     repaired, unrepaired = await rights.repair(connection, force_rls=force_rls)
     if _SETS_RIGHTS_UP in applied:

@@ -18,6 +18,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing_statements import Parts, Source
 from rollwave.store.queries import load
+from rollwave.store.segment_quarantine import SegmentChanges
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _sql = load("placing")
@@ -35,6 +36,19 @@ class Batch:
     pending: int
     skipped: int
     segments: int
+    changes: SegmentChanges
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """Devices in flight or failed, which the transaction has locked.
+
+    ``scanned``: rows that were read; ``up_to``: the last of them (None: there was none).
+    """
+
+    scanned: int
+    up_to: str | None
+    devices: Sequence[str]
 
 
 @asynccontextmanager
@@ -53,6 +67,8 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
     Args:
         sent: the number of devices of each wave that keep their places, since they were sent to.
 
+    ``matched`` counts these too: a wave whose devices went with an earlier one passes.
+
     Raises:
         LabelsUnavailable: the host's view of its devices cannot be used.
     """
@@ -61,7 +77,10 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         if placing.order is Order.LABEL:
             await _rank(connection, source, placing)
         parts = Parts(placing, source, first_parameter=5)
-        counted = parts.fill("survey", targets=parts.fill("targets"))
+        every = source.group_id is None and (placing.splits or any(placing.selects))
+        counted = parts.fill(
+            "survey", targets=parts.fill("targets", **({"source": _sql["sent_and_unsent"]} if every else {}))
+        )
         row = await connection.fetchrow(counted, *arguments, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
         assert row is not None  # an aggregate without GROUP BY has one row
         kept = [*sent, *[0] * (len(placing.waves) - len(sent))]
@@ -70,7 +89,7 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         left = [None if size is None else max(0, size - kept[number]) for number, size in enumerate(sizes)]
         bounds = await _bounds(connection, source, placing, left)
     matched = tuple(
-        None if wave.select is None else each + already
+        None if wave.select is None else max(each, already)
         for wave, each, already in zip(placing.waves, row["matched"], kept, strict=True)
     )
     return Survey(total, row["segments"], matched, bounds, sizes)
@@ -136,20 +155,29 @@ async def insert(
     return await _place(connection, "insert", source, placing, found, after=after, limit=limit, before=before)
 
 
-async def label_sent(
-    connection: Connection, source: Source, placing: Placing, *, after: str, limit: int
-) -> tuple[int, str | None]:
-    """Give those of the next ``limit`` devices that were sent to, or failed, the values of the budgets' labels.
+async def lock_sent(connection: Connection, campaign: Campaign, *, after: str, limit: int) -> Locked:
+    """Lock those of the campaign's next ``limit`` devices that are in flight or failed: they may be sent to again.
 
-    Takes no other lock than those of their rows. Returns the number of devices that were read, and the last of them.
+    The caller locks the campaign after this, as a transaction that applies reports does.
     """
-    parts = Parts(placing, source, first_parameter=5)
+    row = await connection.fetchrow(_sql["lock_sent"], campaign.tenant_id, campaign.id, after, limit)
+    assert row is not None  # a SELECT without FROM has one row
+    return Locked(*row)
+
+
+async def move_sent(
+    connection: Connection, source: Source, placing: Placing, devices: Sequence[str]
+) -> tuple[int, SegmentChanges]:
+    """Give devices that were sent to, and that the transaction has locked, the segments and budgets of their labels.
+
+    Returns the number of the campaign's segments, and their changes. Needs the campaign's lock.
+    """
+    parts = Parts(placing, source, first_parameter=4)
+    statement = parts.fill("move_sent", segments=_sql["segments"], from_quarantine=_sql["from_quarantine"])
     async with _reading(source):
-        row = await connection.fetchrow(
-            parts.fill("label_sent"), source.tenant_id, source.campaign_id, after, limit, *parts.parameters
-        )
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return row["devices"], row["up_to"]
+        row = await connection.fetchrow(statement, source.tenant_id, source.campaign_id, devices, *parts.parameters)
+    assert row is not None  # a SELECT without FROM has one row
+    return row["segments"], SegmentChanges.read(row["new_segments"], row["from_quarantine"])
 
 
 async def move(
@@ -171,7 +199,8 @@ async def _place(
     before: int,
 ) -> Batch:
     parts = Parts(placing, source, first_parameter=10)
-    filled = parts.fill(statement, placed=parts.fill("placed"), cells=_sql["cells"])
+    placed = parts.fill("placed", segments=_sql["segments"])
+    filled = parts.fill(statement, placed=placed, cells=_sql["cells"], from_quarantine=_sql["from_quarantine"])
     async with _reading(source):
         row = await connection.fetchrow(
             filled,
@@ -180,7 +209,8 @@ async def _place(
             *parts.parameters,
         )
     assert row is not None  # an aggregate without GROUP BY has one row
-    return Batch(*row)
+    changes = SegmentChanges.read(row["new_segments"], row["from_quarantine"])
+    return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"], row["segments"], changes)
 
 
 async def begin(connection: Connection, campaign: Campaign) -> None:
@@ -189,11 +219,20 @@ async def begin(connection: Connection, campaign: Campaign) -> None:
 
 
 async def store_survey(
-    connection: Connection, tenant_id: str, campaign_id: CampaignId, found: Survey, *, revision: int | None
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: CampaignId,
+    found: Survey,
+    *,
+    revision: int | None,
+    began: str | None,
 ) -> None:
-    """Store the survey. Not applied: another worker has stored one, or the policy was edited since."""
+    """Store the survey for the placing of ``revision`` that ``began`` then (:attr:`Campaign.placing_began`).
+
+    Not applied: another worker has stored one, the policy was edited since, or the placing has begun anew.
+    """
     survey = json.dumps(found.to_json())
-    await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision)
+    await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision, began)
 
 
 async def store_fault(connection: Connection, campaign: Campaign, reason: str) -> bool:

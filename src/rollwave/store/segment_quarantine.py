@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.store.campaigns import Campaign
@@ -22,11 +24,41 @@ async def quarantine(
 
 
 class Quarantined(NamedTuple):
-    """A segment that a guardrail has put under quarantine, and why."""
+    """A segment under quarantine, and why. ``guardrail``: the one that tripped; None: an edit moved devices here."""
 
     segment: int
     reason: str
-    guardrail: str
+    guardrail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentChanges:
+    """What placing devices did to segments. ``new``: the numbers of new ones.
+
+    ``moved``: pairs of a segment under quarantine that devices have left, and the segment that they have entered.
+    """
+
+    new: Sequence[int] = ()
+    moved: Sequence[tuple[int, int]] = ()
+
+    @classmethod
+    def read(cls, new: Sequence[int], moved: str | None) -> SegmentChanges:
+        """From the columns ``new_segments`` and ``from_quarantine`` of a statement of ``placing.sql``."""
+        return cls(new, [(left, entered) for left, entered in json.loads(moved or "[]")])
+
+
+async def carry(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> list[Quarantined]:
+    """Keep devices under quarantine that are in other segments now. Only an operator's release ends a quarantine.
+
+    A new segment that has all labels of one under quarantine is under quarantine too, since the same moment and for the
+    same reason. So is a segment that devices under quarantine have entered, if its labels do not contradict those of
+    the segment that they have left: with fewer labels, it is wider.
+    """
+    if not changes.new and not changes.moved:
+        return []
+    left, entered = [each[0] for each in changes.moved], [each[1] for each in changes.moved]
+    rows = await connection.fetch(_sql["carry"], campaign.tenant_id, campaign.id, changes.new, left, entered)
+    return sorted(Quarantined(row["number"], row["quarantined_because"], None) for row in rows)
 
 
 async def quarantine_new(connection: Connection, campaign: Campaign, names: Sequence[str]) -> list[Quarantined]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,21 +36,24 @@ class WaveRow:
     promoted_by: str | None
 
 
-async def read(connection: Connection, campaign: Campaign) -> list[WaveRow]:
-    """The waves of a campaign in their order. Empty: its devices are not placed yet."""
-    rows = await connection.fetch(_sql["read"], campaign.tenant_id, campaign.id)
+def of(campaign: Campaign) -> list[WaveRow]:
+    """The waves of a campaign under a policy document, in their order, as its row was read with them.
+
+    Empty: its devices are not placed yet.
+    """
+    rows = json.loads(campaign.document_waves) if campaign.document_waves else ()
     return [
         WaveRow(
-            row["number"],
-            row["name"],
-            row["size"],
-            row["matched"],
-            WaveState(row["state"]),
-            moment(row["since"]) if row["since"] is not None else None,
-            Soak(moment(row["soak_from"]), row["soak_failed"]) if row["soak_from"] is not None else None,
-            row["promoted_by"],
+            number,
+            name,
+            size,
+            matched,
+            WaveState(state),
+            None if since is None else moment(float(since)),  # infinity is a JSON string
+            None if soak_from is None else Soak(moment(float(soak_from)), soak_failed),
+            promoted_by,
         )
-        for row in rows
+        for number, name, size, matched, state, since, soak_from, soak_failed, promoted_by in rows
     ]
 
 

@@ -18,7 +18,7 @@ from rollwave.api.parameters import (
     TextCursor,
     problems,
 )
-from rollwave.api.policy_body import DryRun, preview_fields
+from rollwave.api.policy_body import DryRun, advice_fields, preview_fields
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.campaigns import (
     Abort,
@@ -26,6 +26,7 @@ from rollwave.api.schemas.campaigns import (
     CampaignIn,
     CampaignList,
     CampaignState,
+    CreatedCampaign,
     EventList,
     ExecutionList,
     Explanation,
@@ -37,10 +38,11 @@ from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
+from rollwave.domain.policy.advice import Advice
 from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse_member
 from rollwave.domain.retry import Reason
-from rollwave.engine import explain, new_campaign, operations, promote, retry
+from rollwave.engine import explain, new_campaign, operations, policy_advice, promote, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.retries import Which
@@ -78,7 +80,7 @@ async def list_campaigns(
     "",
     status_code=201,
     summary="Create a campaign",
-    response_model=CampaignDetail,
+    response_model=CreatedCampaign,
     responses={**problems(404, 409), 200: {"model": PolicyPreview, "description": "The answer of a dry run"}},
 )
 async def create_campaign(
@@ -108,7 +110,9 @@ async def create_campaign(
         pool, grant.tenant_id, new, actor=grant.key_id, policy=policy, idempotency_key=idempotency_key
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
-    return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))
+    advice = Advice((), ()) if policy is None else await policy_advice.on_campaign(pool, grant.tenant_id, campaign_id)
+    found = await views.campaign(pool, grant.tenant_id, campaign_id)
+    return CreatedCampaign.model_validate(found | advice_fields(advice))
 
 
 @router.get("/{campaign_id}", summary="Read a campaign", responses=problems(404))

@@ -11,15 +11,31 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from rollwave.api.auth import Operator, Viewer
 from rollwave.api.fields import LongText
 from rollwave.api.parameters import CampaignNumber, DbPool, Limit, ServerSettings, TextCursor, problems
-from rollwave.api.policy_body import AS_YAML, REQUEST, DryRun, Shape, form_of, preview_fields, yaml_response
+from rollwave.api.policy_body import (
+    AS_YAML,
+    REQUEST,
+    DryRun,
+    Shape,
+    advice_fields,
+    form_of,
+    preview_fields,
+    yaml_response,
+)
 from rollwave.api.route import CustomerRoute
-from rollwave.api.schemas.policies import PolicyInForce, PolicyPreview, StoredPolicy, StoredPolicyList
+from rollwave.api.schemas.policies import (
+    PolicyInForce,
+    PolicyPreview,
+    SavedPolicy,
+    SavedStoredPolicy,
+    StoredPolicy,
+    StoredPolicyList,
+)
 from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.fields import MAX_COUNT, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse
 from rollwave.domain.policy.document.schema import json_schema
 from rollwave.domain.policy.presets import PRESETS
-from rollwave.engine import policies
+from rollwave.engine import policies, policy_advice
 from rollwave.store import stored_policies
 
 router = APIRouter(prefix="/customer/ota", tags=["policies"], route_class=CustomerRoute)
@@ -75,7 +91,7 @@ async def put_campaign_policy(
     reason: Annotated[LongText | None, Query(description="Why; kept with the revision")] = None,
     dry_run: DryRun = False,
     if_match: IfMatch = None,
-) -> PolicyInForce | PolicyPreview:
+) -> SavedPolicy | PolicyPreview:
     """Replace the document by a new revision, which is in force at the next claim.
 
     Waves are matched by name: those that have passed, and the current one, must stay, in order. A campaign with flat
@@ -89,12 +105,13 @@ async def put_campaign_policy(
         pool, settings, grant.tenant_id, campaign_id, edit, actor=grant.key_id, role=grant.role
     )
     response.headers["ETag"] = found.etag
-    return _in_force(found)
+    advice = await policy_advice.on_campaign(pool, grant.tenant_id, campaign_id)
+    return SavedPolicy.model_validate(_in_force(found) | advice_fields(advice))
 
 
-def _in_force(found: policies.PolicyInForce) -> PolicyInForce:
+def _in_force(found: policies.PolicyInForce) -> dict[str, Any]:
     values = asdict(found)
-    return PolicyInForce.model_validate({"policy": values.pop("data"), **values})
+    return {"policy": values.pop("data"), **values}
 
 
 @router.get("/policies", summary="List policies", responses=problems())
@@ -119,10 +136,12 @@ async def get_policy(pool: DbPool, grant: Viewer, name: PolicyName, shape: Shape
 
 
 @router.put("/policies/{name}", summary="Store a policy", openapi_extra=dict(REQUEST), responses=problems(409, 415))
-async def put_policy(pool: DbPool, grant: Operator, name: PolicyName, request: Request) -> StoredPolicy:
+async def put_policy(pool: DbPool, grant: Operator, name: PolicyName, request: Request) -> SavedStoredPolicy:
     """Store a policy under a name, or replace it. Campaigns that were created with it keep their own copy."""
     document = await asyncio.to_thread(parse, await request.body(), form_of(request))
-    return _stored(await stored_policies.put(pool, grant.tenant_id, name, document, actor=grant.key_id))
+    found = await stored_policies.put(pool, grant.tenant_id, name, document, actor=grant.key_id)
+    advice = await policy_advice.on_document(pool, grant.tenant_id, document)
+    return SavedStoredPolicy.model_validate(_stored(found) | advice_fields(advice))
 
 
 @router.delete(
@@ -133,14 +152,14 @@ async def delete_policy(pool: DbPool, grant: Operator, name: PolicyName) -> None
     await stored_policies.delete(pool, grant.tenant_id, name)
 
 
-def _stored(found: stored_policies.StoredPolicy) -> StoredPolicy:
-    return StoredPolicy(
-        name=found.name,
-        preset=found.name in PRESETS,
-        policy=to_data(found.document),
-        changed_at=found.changed_at,
-        changed_by=found.changed_by,
-    )
+def _stored(found: stored_policies.StoredPolicy) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "preset": found.name in PRESETS,
+        "policy": to_data(found.document),
+        "changed_at": found.changed_at,
+        "changed_by": found.changed_by,
+    }
 
 
 @schemas.get("/policy", summary="JSON Schema of policies")

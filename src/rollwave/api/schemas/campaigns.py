@@ -11,6 +11,7 @@ from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Momen
 from rollwave.api.schemas import RequestModel
 from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.api.schemas.guardrails import GuardrailStanding
+from rollwave.api.schemas.policies import Advised
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
@@ -220,6 +221,10 @@ class CampaignDetail(Campaign):
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
     guardrails: list[GuardrailStanding] = Field(description="Empty if it has none, or they cannot be read")
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
+
+
+class CreatedCampaign(CampaignDetail, Advised):
+    """A campaign that was created. Without a policy document, nothing is warned of."""
 
 
 class CampaignList(BaseModel):

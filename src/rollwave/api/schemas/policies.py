@@ -23,13 +23,6 @@ class PolicyInForce(BaseModel):
     reason: str | None = Field(description="Why it was edited")
 
 
-class WavePreview(BaseModel):
-    """A wave as a dry run counts it."""
-
-    name: str
-    devices: int = Field(description="Number of devices that it would have")
-
-
 class Opening(BaseModel):
     """A time in which devices may be sent to."""
 
@@ -37,17 +30,33 @@ class Opening(BaseModel):
     end: Moment | None = Field(description="null: not within 400 days")
 
 
-class PolicyPreview(BaseModel):
+class Advised(BaseModel):
+    """What the author of a policy is told."""
+
+    warnings: list[str] = Field(description="What you may not have meant: limits that are missing, keys without effect")
+    next_openings: list[Opening] = Field(
+        description="The next five, for devices without a time zone; empty: the policy has no windows"
+    )
+
+
+class SavedPolicy(PolicyInForce, Advised):
+    """The policy of a campaign, as it was saved."""
+
+
+class WavePreview(BaseModel):
+    """A wave as a dry run counts it."""
+
+    name: str
+    devices: int = Field(description="Number of devices that it would have")
+
+
+class PolicyPreview(Advised):
     """The answer of a dry run."""
 
     policy: Document = Field(description="The document as it would be stored")
     flat: bool = Field(description="The campaign would follow its flat columns")
-    warnings: list[str] = Field(description="What the policy allows that you may not have meant")
     waves: list[WavePreview] = Field(description="Devices of each wave; of an edit: only those never sent to")
     segments: int = Field(description="Number of segments; without a policy document: 0")
-    next_openings: list[Opening] = Field(
-        description="The next five, for devices without a time zone; empty: the policy has no windows"
-    )
     exposed_devices: int | None = Field(
         description="The most devices that are sent to before a guardrail can act, if all of them fail; null: none acts"
     )
@@ -66,6 +75,10 @@ class StoredPolicy(StoredPolicyName):
 
     preset: bool = Field(description="Every tenant has it, and it cannot be changed")
     policy: Document = Field(description="The document")
+
+
+class SavedStoredPolicy(StoredPolicy, Advised):
+    """A policy with a name, as it was saved."""
 
 
 class StoredPolicyList(BaseModel):

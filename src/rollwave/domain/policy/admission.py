@@ -68,7 +68,7 @@ def admit(policy: Policy, facts: Facts) -> Admission:
     of_campaign = (
         gates.status(facts),
         gates.targeting(facts),
-        gates.listener(facts),
+        gates.listener(facts, documents=policy.document is not None),
         *time_gates.stops(policy, facts),
     )
     if policy.document is not None:

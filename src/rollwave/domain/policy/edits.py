@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
+from rollwave.domain.policy.placing import EVERYTHING
 from rollwave.errors import Conflict
-
-WHOLE_CAMPAIGN = "all"
-"""The name of the only wave of a document without waves."""
 
 
 def check_edit(old: PolicyDocument, new: PolicyDocument, *, current_wave: int | None, command_is_frozen: bool) -> None:
@@ -39,7 +37,7 @@ def _require_same_beginning(kept: list[str], names: list[str]) -> None:
 
 
 def _names(document: PolicyDocument) -> list[str]:
-    return [wave.name for wave in document.waves] or [WHOLE_CAMPAIGN]
+    return [wave.name for wave in document.waves] or [EVERYTHING.name]
 
 
 def _jitter(document: PolicyDocument) -> float:

@@ -7,7 +7,7 @@ from math import ceil
 from rollwave.domain.policy.document.model import GuardrailRule, Method, PaceRule, Scope
 from rollwave.domain.policy.guardrail import alpha, min_finished, rules_of
 from rollwave.domain.policy.rules import Policy
-from rollwave.domain.policy.sequential import is_evidence
+from rollwave.domain.policy.sequential import trips_after
 from rollwave.domain.retry import Reason
 
 
@@ -47,12 +47,9 @@ def _exposed(rule: GuardrailRule, policy: Policy, max_in_flight: int | None, seg
 
 def _failures_needed(rule: GuardrailRule, segments: int) -> int:
     """The least number of devices that trip the guardrail if all of them fail."""
-    needed = min_finished(rule)
-    if rule.method is Method.SEQUENTIAL:
-        chance, threshold = alpha(rule, segments), float(rule.threshold)
-        while not is_evidence(needed, needed, threshold, chance):
-            needed += 1
-    return needed
+    if rule.method is not Method.SEQUENTIAL:
+        return min_finished(rule)
+    return max(min_finished(rule), trips_after((), float(rule.threshold), alpha(rule, segments)))
 
 
 def _longest_failure(policy: Policy) -> float:

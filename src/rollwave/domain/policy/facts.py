@@ -6,6 +6,7 @@ clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -32,7 +33,7 @@ class SegmentGroup:
 
     ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in
     the waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those
-    ``waiting`` a budget holds.
+    ``waiting`` a budget holds. ``first`` and ``last``: the numbers of the segments that have others (None: none has).
     """
 
     time_zone: str | None
@@ -40,6 +41,8 @@ class SegmentGroup:
     waiting: int
     in_later_waves: int
     held: int = 0
+    first: int | None = None
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class QueueFacts:
     ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
     it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight.
     ``in_flight``: the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the
-    pace so far.
+    pace so far. ``rooms``: the next segments to take devices from, in their turn, each with the number of its devices;
+    then the other numbers are those of these devices alone. None: all devices are counted.
     """
 
     groups: tuple[SegmentGroup, ...]
@@ -77,6 +81,7 @@ class QueueFacts:
     succeeded: int = 0
     firmware_size: int | None = None
     used: Used = Used(None)
+    rooms: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

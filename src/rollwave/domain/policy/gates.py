@@ -40,7 +40,8 @@ class GateName(StrEnum):
     WINDOW = "window"
     """The policy's time windows do not allow sending now, in the time zone of the device."""
     WAVE = "wave"
-    """All devices of the wave have been sent to, and not all have ended. Applies to first commands only."""
+    """All devices of the wave have been sent to, and not all have ended. Under a policy document: the wave of the
+    device is not open yet, since the gate of an earlier one is closed. Applies to first commands only."""
     APPROVAL = "approval"
     """The present wave has all that its gate asks for but the approval of a person. Applies to first commands only."""
     QUARANTINE = "quarantine"
@@ -49,12 +50,13 @@ class GateName(StrEnum):
     """As many devices as a budget allows are in flight with the device's value of a label. Applies to first commands
     only."""
     IN_FLIGHT = "in_flight"
-    """The maximum number of devices is in flight. Applies to first commands only."""
+    """The maximum number of devices of the campaign, or of the wave, is in flight. Applies to first commands only."""
     BYTES = "bytes"
     """The bytes of the downloads in flight, or of those begun per second, reach their limit. Applies to first commands
     only."""
     PACE = "pace"
-    """The interval, or this step of it, has no tokens left."""
+    """The interval, or this step of it, has no tokens left. Under a policy document: the share of ``per_minute`` for
+    this step is used up, and it applies to first commands only."""
     BACKOFF = "backoff"
     """The device's last attempt has failed, and the delay before the next one has not ended."""
     LEASE = "lease"
@@ -122,10 +124,13 @@ def targeting(facts: Facts) -> Verdict:
     return Verdict(GateName.TARGETING, None, "every device is targeted")
 
 
-def listener(facts: Facts) -> Verdict:
-    """Open if a listener is subscribed."""
+def listener(facts: Facts, *, documents: bool) -> Verdict:
+    """Open if a listener is subscribed; of a campaign under a policy document (``documents``), one that knows these."""
     if facts.heard:
         return Verdict(GateName.LISTENER, None, "a listener is subscribed")
+    if documents:
+        text = "no listener is subscribed, or one of an earlier version, which would judge reports by the flat columns"
+        return Verdict(GateName.LISTENER, 0, text)
     return Verdict(GateName.LISTENER, 0, "no listener is subscribed, so reports could not be received")
 
 

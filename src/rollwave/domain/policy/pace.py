@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rollwave.domain.policy.document.model import PaceRule, Ramp
 from rollwave.domain.policy.facts import Facts, Used
 from rollwave.domain.policy.gates import GateName, Verdict
-from rollwave.errors import Conflict, UnreadableRow
+from rollwave.errors import UnreadableRow
 
 _ROUNDING = 1e-6
 """Part of a device by which sums of fractions may be too small."""
@@ -61,7 +61,7 @@ def require_size(rule: PaceRule | None, size: int | None) -> None:
     Raises:
         UnreadableRow: it is not.
     """
-    if rule is not None and rule.bytes is not None:
+    if rule is not None and rule.bytes is not None and rule.bytes.limits:
         _known(size)
 
 
@@ -183,7 +183,7 @@ def bytes_(
     Raises:
         UnreadableRow: the firmware's size is unknown.
     """
-    if rule.bytes is None:
+    if rule.bytes is None or not rule.bytes.limits:
         return Verdict(GateName.BYTES, None, "there is no limit on bytes")
     detail: dict[str, object] = {"size": _known(size)}
     places = max_in_flight_by_bytes(rule, size)
@@ -207,16 +207,3 @@ def _number(per_minute: float) -> str:
 def start_within(rule: PaceRule) -> int | None:
     """The whole seconds within which a device begins, for its command; None: at once."""
     return math.ceil(rule.start_jitter) if rule.start_jitter else None
-
-
-def require_same_jitter(before: PaceRule, after: PaceRule, *, frozen: bool) -> None:
-    """Check that an edit keeps ``start_jitter`` if the campaign's command is ``frozen``: it is part of the command.
-
-    Raises:
-        Conflict: the edit changes it.
-    """
-    if frozen and start_within(before) != start_within(after):
-        raise Conflict(
-            "pace.start_jitter cannot change any more: it is part of the command that devices have been sent",
-            hint=f"Leave it at {start_within(before) or 0}s, or create another campaign.",
-        )

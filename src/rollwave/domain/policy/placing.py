@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule, Scope, WaveRule
+from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule, Scope, WaveRule
 from rollwave.domain.policy.document.units import Share
 
 MAX_SEGMENTS = 10_000
@@ -70,17 +70,21 @@ def placing_of(document: PolicyDocument) -> Placing:
     """Read from a document where devices stand."""
     order = document.order or (Order.HASH if document.waves else Order.ID)
     kind, _, label = order.partition(":")
-    schedule = document.schedule or ScheduleRule()
     per = {label for each in document.guardrails or () if each.scope is Scope.SEGMENT for label in each.per or ()}
-    zoned = any(each.time_zone == DEVICE_ZONE for each in schedule.windows)
     return Placing(
         tuple(_without_gate(each) for each in document.waves) or (EVERYTHING,),
         Order(kind),
         label or None,
         tuple(sorted(per)),
-        zoned,
+        is_zoned(document),
         tuple((each.per, each.max_in_flight) for each in document.budgets),
     )
+
+
+def is_zoned(document: PolicyDocument) -> bool:
+    """Whether windows depend on the devices' time zones, so that those of different zones are in different segments."""
+    schedule = document.schedule or ScheduleRule()
+    return any(each.differs_by_device for each in schedule.windows)
 
 
 def _without_gate(wave: WaveRule) -> WaveRule:

@@ -35,7 +35,8 @@ class Queue:
     ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number
     of devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
     ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores. ``document``: what it was
-    judged by.
+    judged by. ``rooms``: the segments to take devices from, in their turn, each with the number of its devices; None:
+    it is not known yet which of them have any.
     """
 
     windows: Mapping[str | None, Verdict]
@@ -44,6 +45,7 @@ class Queue:
     held_back: tuple[HeldBack, ...]
     step: Step | None
     document: PolicyDocument
+    rooms: Mapping[int, int] | None = None
 
     @property
     def open_zones(self) -> tuple[str | None, ...]:
@@ -75,7 +77,7 @@ def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue
     """
     zones = {None, *(each.time_zone for each in queue.groups)}
     windows = {zone: time_gates.window(document, zone, facts.now) or _NO_WINDOWS for zone in zones}
-    ready, held_back = 0, []
+    ready, held_back, segments = 0, [], set[int | None]()
     for group in queue.groups:
         if not windows[group.time_zone].open:
             held_back.append(HeldBack(windows[group.time_zone], group.waiting + group.in_later_waves))
@@ -85,9 +87,13 @@ def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue
             held_back.append(HeldBack(quarantine(), group.waiting))
         else:
             ready += group.waiting - group.held
+            segments |= {group.first, group.last}
             held_back.append(HeldBack(budget(document), group.held))
     limits, step = _limits(document.pace or PaceRule(), facts, queue)
-    return Queue(windows, ready, limits, _joined(held_back), step, document)
+    rooms = queue.rooms
+    if rooms is None and len(only := segments - {None}) == 1:
+        rooms = {number: ready for number in only if number is not None}
+    return Queue(windows, ready, limits, _joined(held_back), step, document, rooms)
 
 
 def _next_wave(queue: QueueFacts) -> Verdict:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, tzinfo
 
 from rollwave.domain import brakes
 from rollwave.domain.policy import windows
-from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule
+from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.rules import Policy
@@ -97,7 +97,7 @@ def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> 
     shown = windows.shown_zone(rule.windows, default, device)
     name = windows.zone_name(shown)
     detail: dict[str, object] = {"time_zone": name}
-    if zone is not None and device is None and any(each.time_zone == DEVICE_ZONE for each in rule.windows):
+    if zone is not None and device is None and any(each.differs_by_device for each in rule.windows):
         detail["unknown_time_zone"] = zone
     until = "" if found.until is None else f" until {_local(found.until, shown, now)} in {name}"
     if found.open:

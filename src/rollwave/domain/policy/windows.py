@@ -134,7 +134,7 @@ def next_openings(
 
 def shown_zone(windows: Sequence[Window], default: tzinfo, device: tzinfo | None) -> tzinfo:
     """The zone in which times of these windows are shown: the devices', if a window asks for it."""
-    in_device_zone = [each for each in windows if each.time_zone == DEVICE_ZONE]
+    in_device_zone = [each for each in windows if each.differs_by_device]
     return _zone((in_device_zone or list(windows))[0], default, device)
 
 

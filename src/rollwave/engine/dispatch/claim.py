@@ -14,13 +14,14 @@ from rollwave.domain.policy.admission import Admission, admit
 from rollwave.domain.policy.budgets import Choice
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.gates import Verdict
+from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import budgets, guardrails, stop
-from rollwave.engine.closed_segments import NOT_PLACED, closed_segments
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, lock_campaign
-from rollwave.engine.queue_facts import read_queue
+from rollwave.engine.queue_facts import read_head, read_queue
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -95,28 +96,31 @@ class Claims:
 
     async def _ask(self, connection: Connection, locked: CampaignUnderPolicy, facts: Facts) -> Facts:
         """Read whether listeners are subscribed, and the queue, if the row allows sending."""
-        policy, campaign = locked.policy, locked.row
-        heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
+        policy, campaign, slots = locked.policy, locked.row, self._settings.listener_slots
+        documents = policy.document is not None
+        heard = await listeners.heard(connection, slots, documents=documents)
+        self._note(gates.listener(replace(facts, heard=heard), documents=documents))
         if heard and policy.document is not None and facts.unreadable is None:
             if policy.document.budgets:
                 await budgets.return_owed(connection, campaign)
-            return replace(facts, heard=True, queue=await read_queue(connection, locked, policy.document))
+            queue = await read_head(connection, locked, policy.document, devices=self._settings.claim_batch)
+            queue = queue or await read_queue(connection, locked, policy.document)
+            return replace(facts, heard=True, queue=queue)
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)
         in_flight = await counters.in_flight(connection, campaign, up_to=policy.max_in_flight)
         return replace(facts, heard=True, in_flight=in_flight)
 
-    def _note(self, *, heard: bool) -> bool:
-        """Log once that sending waits for a listener, if that takes longer than a start. Returns ``heard``."""
+    def _note(self, listener: Verdict) -> None:
+        """Log once that sending waits for a listener, if that takes longer than a start."""
         now = time.monotonic()
-        if heard:
+        if listener.open:
             self._unheard_since, self._told = None, False
         elif self._unheard_since is None:
             self._unheard_since = now
         elif not self._told and now - self._unheard_since > LISTENER_START_SECONDS:
             self._told = True
-            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not be received")
-        return heard
+            _log.warning("ota_sending_waits", reason=listener.text)
 
     async def _retry_in(self, connection: Connection, campaign: Campaign, admission: Admission) -> float:
         """Seconds until the next claim, after one that could take nothing."""
@@ -154,7 +158,6 @@ class Claims:
             device_timeout=locked.policy.device_timeout,
             opens_interval=admission.opens_interval,
             command=body,
-            closed=await self._closed(connection, locked),
         )
         if choice is not None:
             await budgets.sent(connection, campaign, choice, claim.dispatched)
@@ -176,31 +179,29 @@ class Claims:
 
         return await budgets.choose(connection, campaign, document, rooms, devices=fresh, look=look)
 
-    async def _closed(self, connection: Connection, locked: CampaignUnderPolicy) -> list[int]:
-        """The segments whose devices are not sent to again."""
-        if locked.policy.document is None:
-            return []
-        return [NOT_PLACED, *(each.number for each in await closed_segments(connection, locked))]
-
     async def _queue(
         self, connection: Connection, campaign: Campaign, admission: Admission, fresh: int
     ) -> ClaimQueue | None:
         """The segments to take ``fresh`` devices from, under a policy document."""
         queue = admission.queue
         if queue is None:
-            return None if campaign.policy_revision is None else ClaimQueue({}, -1)
+            return None if campaign.policy_revision is None else ClaimQueue({}, -1, zones=())
         rooms = await self._rooms(connection, campaign, admission, fresh)
-        step = queue.step
-        if step is None:
-            return ClaimQueue(rooms, campaign.wave)
-        return ClaimQueue(rooms, campaign.wave, step.advance, step.age, step.carried)
+        every_zone_is_open = not is_zoned(queue.document) and queue.window_of(None).open
+        found = ClaimQueue(rooms, campaign.wave, zones=None if every_zone_is_open else queue.open_zones)
+        if (step := queue.step) is None:
+            return found
+        return found._replace(advance=step.advance, age=step.age, carried=step.carried)
 
     async def _rooms(
         self, connection: Connection, campaign: Campaign, admission: Admission, devices: int
-    ) -> dict[int, int]:
-        if not devices or admission.queue is None:
+    ) -> Mapping[int, int]:
+        queue = admission.queue
+        if not devices or queue is None:
             return {}
-        zones = admission.queue.open_zones
+        if queue.rooms is not None and not queue.document.budgets:
+            return queue.rooms
+        zones = queue.open_zones
         return await cells.next_rooms(connection, campaign, up_to_wave=campaign.wave, zones=zones, devices=devices)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from rollwave.domain.policy.admission import Admission, admit
-from rollwave.engine.closed_segments import NOT_PLACED, closed_segments
+from rollwave.engine.closed_segments import closed_among
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, under_policy
 from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
@@ -31,27 +31,24 @@ async def admission_of(connection: Connection, settings: Settings, tenant_id: st
 
 
 async def closed_to(
-    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
+    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int, segments: Collection[int]
 ) -> Collection[int] | None:
-    """The segments of a campaign whose devices may not be sent to again now; None: no device of it may.
+    """Those of these ``segments`` of a campaign whose devices may not be sent to now; None: no device of it may.
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
     admission, campaign = await _read(connection, settings, tenant_id, campaign_id)
-    if not admission.sends:
-        return None
-    if campaign.policy.document is None:
-        return set()
-    return {NOT_PLACED, *(each.number for each in await closed_segments(connection, campaign))}
+    return await closed_among(connection, campaign, segments) if admission.sends else None
 
 
 async def _read(
     connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
 ) -> tuple[Admission, CampaignUnderPolicy]:
     row = await campaigns.get(connection, tenant_id, campaign_id)
-    heard = await listeners.heard(connection, settings.listener_slots)
     campaign = under_policy(row, settings)
+    documents = campaign.policy.document is not None
+    heard = await listeners.heard(connection, settings.listener_slots, documents=documents)
     return admit(campaign.policy, campaign.facts(settings, heard=heard)), campaign
 
 

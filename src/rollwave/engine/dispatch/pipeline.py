@@ -62,11 +62,11 @@ class Dispatch:
             stopping: whether the worker stops; then nothing more is claimed.
             steps: number of parts in which a tick's devices are sent to, one after the other; 1: all at once.
             turn_seconds: maximum time for one campaign before others get their turn.
-            still_runs: called before each half-batch; None: :meth:`still_runs` asks the database.
+            still_runs: called before each half-batch, before the database is asked.
         """
         self._pool = pool
         self._turn_seconds = turn_seconds
-        self._ask_whether_it_runs = still_runs or self.still_runs
+        self._ask_first = still_runs
         self._settings = settings
         self._command_session = command_session
         self._claims = Claims(pool, settings, count, steps=steps)
@@ -87,8 +87,7 @@ class Dispatch:
             self._delivery,
             ref,
             max_unanswered=self._settings.claim_batch,
-            still_runs=partial(self._ask_whether_it_runs, ref),
-            any_closed=partial(self._any_closed, ref),
+            may_go=partial(self._may_go, ref),
         )
         try:
             while not self._stopping():
@@ -113,11 +112,13 @@ class Dispatch:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).sends
 
-    async def _any_closed(self, ref: CampaignRef, segments: frozenset[int]) -> bool:
-        """Whether a window or a quarantine has closed one of the segments since their devices were claimed."""
+    async def _may_go(self, ref: CampaignRef, segments: frozenset[int]) -> bool:
+        """Whether the campaign sends, and no window or quarantine has closed one of the segments since the claim."""
+        if self._ask_first is not None and not await self._ask_first(ref):
+            return False
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            closed = await closed_to(connection, self._settings, ref.tenant_id, ref.campaign_id)
-        return closed is None or not segments.isdisjoint(closed)
+            closed = await closed_to(connection, self._settings, ref.tenant_id, ref.campaign_id, segments)
+        return closed is not None and not closed
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
@@ -139,7 +140,7 @@ class Pipeline:
     """The batches of one campaign that are being sent, for one turn.
 
     A batch is published in two halves. ``max_unanswered``: maximum number of commands without an answer, and the size
-    of a batch.
+    of a batch. ``may_go``: asks whether commands to devices of these segments may be sent.
     """
 
     def __init__(
@@ -148,14 +149,12 @@ class Pipeline:
         ref: CampaignRef,
         *,
         max_unanswered: int,
-        still_runs: Callable[[], Awaitable[bool]],
-        any_closed: Callable[[frozenset[int]], Awaitable[bool]],
+        may_go: Callable[[frozenset[int]], Awaitable[bool]],
     ) -> None:
         self._delivery = delivery
-        self._any_closed = any_closed
+        self._may_go = may_go
         self._ref = ref
         self._max_unanswered = max_unanswered
-        self._still_runs = still_runs
         self._publishing: asyncio.Task[bool] | None = None
         self._recording: deque[asyncio.Task[None]] = deque()
         self._unanswered = 0
@@ -210,11 +209,7 @@ class Pipeline:
         while self._unanswered + len(part.commands) > self._max_unanswered:
             self._answered.clear()
             await self._answered.wait()
-        return not self._nothing_taken and await self._may_go(part)
-
-    async def _may_go(self, part: Batch) -> bool:
-        """Whether the campaign sends, and to the part's devices."""
-        return await self._still_runs() and not (part.segments and await self._any_closed(part.segments))
+        return not self._nothing_taken and await self._may_go(part.segments)
 
     async def _publish_parts(self, parts: Sequence[Batch]) -> bool:
         """Publish a batch whose first part may be sent. Returns False if the rest may not, and releases it."""
@@ -236,7 +231,7 @@ class Pipeline:
     async def _publish(self, part: Batch, handed_over: asyncio.Event) -> Answers:
         self._unanswered += len(part.commands)
         try:
-            answers = await self._delivery.publish(self._ref, part, handed_over, partial(self._may_go, part))
+            answers = await self._delivery.publish(self._ref, part, handed_over, partial(self._may_go, part.segments))
         except BaseException:
             self._nothing_taken = True
             raise

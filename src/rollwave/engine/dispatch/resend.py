@@ -148,10 +148,13 @@ class Resender:
         closed: dict[CampaignId, Collection[int] | None] = {}
         if current:
             async with tenant_transaction(self._pool, tenant_id) as connection:
-                for each in {doing.campaign_id for doing in current.values()}:
+                segments: dict[CampaignId, set[int]] = defaultdict(set)
+                for doing in current.values():
+                    if doing.campaign_id is not None:
+                        segments[doing.campaign_id].add(doing.segment)
+                for each, asked in segments.items():
                     with suppress(NotFound):  # deleted meanwhile
-                        if each is not None:
-                            closed[each] = await closed_to(connection, self._settings, tenant_id, each)
+                        closed[each] = await closed_to(connection, self._settings, tenant_id, each, asked)
         return {device_id: doing for device_id, doing in current.items() if _is_open(doing, closed)}
 
     async def _publish(

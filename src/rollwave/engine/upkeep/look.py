@@ -184,6 +184,8 @@ class Upkeep:
         outlook = await counters.outlook(connection, campaign)
         if document is not None and not outlook.finished:
             return await self._judge_wave(connection, locked, document, outlook, verified)
+        if document is not None and await waves.waits_for_operator(connection, locked, document):
+            return Look()
         left = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
         finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=left)).wave_finished
         last = wave.number == locked.waves[-1].number
@@ -219,7 +221,7 @@ class Upkeep:
         if outlook.finished:
             if locked.policy.document is not None:
                 judged = await waves.judge(connection, locked, locked.policy.document, verified=True)
-                if judged.stopped or judged.moved:  # the next look goes on with the next wave, which has no device left
+                if judged.stopped or judged.moved or judged.failed:  # after an opened gate, the next look finishes it
                     return Look(judged.stopped)
             await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)

@@ -23,6 +23,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
 from rollwave.engine import guardrails, placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.placing import SentMoved
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger, report
@@ -83,8 +84,7 @@ class Targeter:
             step = await self._step(connection, campaign)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if step is None:
-            await self._survey(ref)
-            return None
+            return await self._survey(ref)
         if step.stopped:
             step.stopped.announce()
         if step.targeted:
@@ -145,6 +145,8 @@ class Targeter:
         assert found is not None  # the caller checks this
         batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
         last = batch.devices < self._batch
+        if placing.moves(campaign):
+            await guardrails.carry_quarantine(connection, campaign, batch.changes)
         if batch.segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
             return _Step(SOON_SECONDS, stopped=stopped)
@@ -159,24 +161,32 @@ class Targeter:
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 
-    async def _label_sent(self, ref: CampaignRef) -> None:
-        """Give the devices that the campaign has sent to the values of its budgets' labels, in batches."""
-        after: str | None = ""
-        while after is not None:
-            async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-                campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
-                if campaign.document is None or campaign.survey is not None or not campaign.sent:
-                    return
-                document = campaign.document
-                after = await placing.label_sent(connection, campaign, document, after=after, limit=self._batch)
+    async def _survey(self, ref: CampaignRef) -> float | None:
+        """Move the devices that were sent to, and count those that an edit places anew.
 
-    async def _survey(self, ref: CampaignRef) -> None:
-        """Count the devices that an edit places anew. Their rows are read without the campaign's lock."""
-        await self._label_sent(ref)
+        All rows are read without the campaign's lock. Returns as :meth:`_target_batch`. Given up: this placing is over,
+        or has begun anew, also by another worker.
+        """
+        async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+        began = campaign.placing_began
+        if began is not None and campaign.sent and not await self._move_sent(ref, began):
+            return SOON_SECONDS
         async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
-            if campaign.document is None or campaign.survey is not None:
-                return
+            if campaign.document is None or campaign.survey is not None or campaign.placing_began != began:
+                return None
             found = await placing.survey_unsent(connection, campaign, campaign.document)
-            revision = campaign.policy_revision
-            await places.store_survey(connection, campaign.tenant_id, campaign.id, found, revision=revision)
+            key, revision = (campaign.tenant_id, campaign.id), campaign.policy_revision
+            await places.store_survey(connection, *key, found, revision=revision, began=began)
+        return None
+
+    async def _move_sent(self, ref: CampaignRef, began: str) -> bool:
+        """Give devices that were sent to the segments of their labels, in batches. False: these are too many."""
+        moved = SentMoved("")
+        while moved.up_to is not None:
+            async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+                moved = await placing.move_sent(connection, ref, began, after=moved.up_to, limit=self._batch)
+        if moved.stopped:
+            moved.stopped.announce()
+        return not moved.too_many

@@ -27,11 +27,13 @@ class Judged:
     """The result of judging a gate.
 
     ``to_verify``: it opens or fails once the counters are compared with the rows. ``moved``: another wave is open now.
+    ``failed``: it has failed, or the wave's selector matches nothing, so that the campaign waits for an operator.
     """
 
     to_verify: bool = False
     stopped: Stopped | None = None
     moved: bool = False
+    failed: bool = False
 
 
 async def judge(
@@ -46,16 +48,16 @@ async def judge(
         return Judged()
     campaign, row, decision = locked.row, wave.row, wave.decision
     running = campaign.status is CampaignStatus.RUNNING
-    if row.matched == 0 and row.promoted_by is None and running and not wave.last:
+    if _matches_nothing(wave):
         reason = f"the selector of wave {row.name} matches no device"
-        return Judged(stopped=await stop.pause(connection, campaign, reason))
+        return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
     if wave.last:
         if wave.devices.finished and row.state is not WaveState.PASSED and not wave.devices.quarantined:
             await waves.note(connection, campaign, row.number, GateDecision(WaveState.PASSED))
         return Judged()
-    acts = running or decision.state is not row.state
-    ends = decision.state in {WaveState.PASSED, WaveState.FAILED}
-    if ends and acts and not verified and row.promoted_by is None:
+    fails = decision.state is WaveState.FAILED and (running or row.state is not WaveState.FAILED)
+    passes = decision.opens and running  # a paused campaign opens no wave by itself
+    if (fails or passes) and not verified and row.promoted_by is None:
         return Judged(to_verify=True)
     if decision.state in CONDITIONS_HOLD and row.promoted_by is None:
         stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=True)
@@ -89,4 +91,20 @@ async def _act(
     reason = f"the gate of wave {row.name} failed: {decision.lacking}"
     if gate is not None and gate.on_fail is OnFail.ABORT:
         return Judged(stopped=await stop.abort(connection, campaign.tenant_id, stop.counters_of(campaign), reason))
-    return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None)
+    return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
+
+
+async def waits_for_operator(connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument) -> bool:
+    """Whether the campaign is paused and its present wave would pause it again: its gate has failed, which is stored,
+    or its selector matches nothing.
+    """
+    if locked.row.status is not CampaignStatus.PAUSED:
+        return False
+    wave = await read_wave(connection, locked, document)
+    if wave is None or _matches_nothing(wave):
+        return wave is not None
+    return not wave.last and wave.row.state is wave.decision.state is WaveState.FAILED
+
+
+def _matches_nothing(wave: PresentWave) -> bool:
+    return wave.row.matched == 0 and wave.row.promoted_by is None

@@ -61,6 +61,10 @@ CREATE TABLE ota_campaign_segments (
     UNIQUE (tenant_id, campaign_id, labels)
 );
 
+-- Every claim, and every look whether commands may still be sent, asks for those under quarantine.
+CREATE INDEX ota_campaign_segments_quarantined ON ota_campaign_segments (tenant_id, campaign_id, number)
+    WHERE quarantined_at IS NOT NULL;
+
 -- How many devices of each wave and segment are in which state. Changes with their rows, under the campaign's lock.
 CREATE TABLE ota_campaign_cells (
     tenant_id text NOT NULL,
@@ -155,6 +159,10 @@ DO $$
 BEGIN
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM rollwave_due', current_schema());
 END $$;
+
+-- A listener writes this time with each beat of its slot, alive_at. One of an older version does not: it would judge reports by the
+-- flat columns, so while a slot has such a listener, nothing is sent for documents.
+ALTER TABLE rollwave_listener_slots ADD COLUMN documents_at timestamptz;
 
 -- The functions of the triggers as in 0015 and 0019, but they find our tables by name and columns: a later migration that adds
 -- one need not replace them.

@@ -48,7 +48,7 @@ BEGIN
 END $$;
 
 -- The number of halted tenants, for a metric.
-GRANT SELECT (tenant_id, kind) ON rollwave_brakes TO rollwave_due;
+GRANT SELECT (tenant_id, kind, starts_at, ends_at) ON rollwave_brakes TO rollwave_due;
 SET LOCAL ROLE rollwave_due;
 CREATE FUNCTION rollwave_halted_tenants() RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -57,6 +57,24 @@ BEGIN ATOMIC
 END;
 REVOKE ALL ON FUNCTION rollwave_halted_tenants() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION rollwave_halted_tenants() TO pulse_app;
+
+-- As in 0020. Workers of an older version do not know brakes either: campaigns of a halted or frozen tenant are not due to them.
+CREATE OR REPLACE FUNCTION rollwave_due_campaigns_3()
+RETURNS TABLE (tenant_id text, campaign_id bigint, status text)
+LANGUAGE sql STABLE SECURITY DEFINER
+BEGIN ATOMIC
+    SELECT c.tenant_id::text, c.id::bigint, c.status::text
+    FROM ota_campaigns c
+    WHERE c.policy_revision IS NULL
+      AND NOT EXISTS (SELECT FROM rollwave_brakes b
+                      WHERE b.tenant_id = c.tenant_id::text AND b.starts_at <= statement_timestamp()
+                        AND (b.ends_at IS NULL OR statement_timestamp() < b.ends_at))
+      AND (c.status IN ('RUNNING', 'PAUSED') OR (c.status = 'ABORTED' AND c.settled_at IS NULL)
+           OR (c.status = 'CREATED' AND c.targeted_devices IS NOT NULL)
+           OR (c.status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND c.settled_at IS NULL
+               AND (c.pending > 0 OR c.downloading > 0 OR c.installing > 0)))
+    ORDER BY c.tenant_id, c.id;
+END;
 RESET ROLE;
 DO $$
 BEGIN

@@ -8,7 +8,8 @@ SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_4();
 SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UPDATE;
 
 -- name: get
--- One campaign with its firmware and its waves, which are numbered from 0 without a gap. If in_own_database is false, the
+-- One campaign with its firmware and its waves, which are numbered from 0 without a gap; under a policy document, also with what its
+-- waves are about, and the numbers of the segments under quarantine. If in_own_database is false, the
 -- installation belongs to another database, and nothing may be sent. row_version changes whenever the row of the policy's
 -- revision is written, and tells rows of different databases apart; NULL: there is no such row.
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
@@ -27,8 +28,20 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
                                            b.created_by, b.reason) ORDER BY b.kind DESC, b.starts_at, b.name)
         FROM rollwave_brakes b
         WHERE b.tenant_id = $1 AND (b.ends_at IS NULL OR b.ends_at > statement_timestamp()))::text AS brakes,
-       ARRAY(SELECT w.up_to FROM ota_campaign_waves w
-             WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
+       CASE WHEN c.policy_revision IS NULL THEN
+           ARRAY(SELECT w.up_to FROM ota_campaign_waves w
+                 WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) ELSE '{}' END AS waves,
+       CASE WHEN c.policy_revision IS NOT NULL THEN
+           (SELECT jsonb_agg(jsonb_build_array(w.number, COALESCE(w.name, w.number::text), w.size, w.matched,
+                                               COALESCE(w.state, 'waiting'), EXTRACT(epoch FROM w.since),
+                                               EXTRACT(epoch FROM w.soak_from), COALESCE(w.soak_failed, 0), w.promoted_by)
+                             ORDER BY w.number)
+            FROM ota_campaign_waves w
+            WHERE w.tenant_id = $1 AND w.campaign_id = $2)::text END AS document_waves,
+       CASE WHEN c.policy_revision IS NOT NULL THEN
+           ARRAY(SELECT s.number FROM ota_campaign_segments s
+                 WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.quarantined_at IS NOT NULL
+                 ORDER BY s.number) ELSE '{}' END AS quarantined,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8 AS reconciled_age,

@@ -1,3 +1,6 @@
+-- Cells are changed under their campaign's lock, so the position of a row (ctid) that a statement finds stays the same until it updates
+-- the row.
+
 -- name: end
 -- Move devices of waves ($3) and segments ($4) of campaigns ($2) from in flight to succeeded ($5) and failed ($6). Not applied: the
 -- edit of the policy has removed the cell since, and the next comparison counts the device.
@@ -6,11 +9,31 @@ SET in_flight = l.in_flight - moved.succeeded - moved.failed,
     succeeded = l.succeeded + moved.succeeded, failed = l.failed + moved.failed
 FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[])
     AS moved (campaign_id, wave, segment, succeeded, failed)
-WHERE l.tenant_id = $1 AND l.campaign_id = moved.campaign_id AND l.wave = moved.wave AND l.segment = moved.segment;
+CROSS JOIN LATERAL (
+    SELECT ctid AS place FROM ota_campaign_cells
+    WHERE tenant_id = $1 AND campaign_id = moved.campaign_id AND wave = moved.wave AND segment = moved.segment
+    OFFSET 0 -- otherwise it is a join, which may read all cells for each of these
+) AS cell
+WHERE l.tenant_id = $1 AND l.ctid = cell.place;
+
+-- name: skip
+-- Devices of waves ($3) and segments ($4) are skipped: so many ($5), of which so many had waited for their first command ($6), and
+-- budgets had held so many ($7). Not applied: as above.
+UPDATE ota_campaign_cells l
+SET waiting = l.waiting - moved.waiting, held = l.held - moved.held,
+    in_flight = l.in_flight - moved.devices + moved.waiting, skipped = l.skipped + moved.devices
+FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[]) AS moved (wave, segment, devices, waiting, held)
+CROSS JOIN LATERAL (
+    SELECT ctid AS place FROM ota_campaign_cells
+    WHERE tenant_id = $1 AND campaign_id = $2 AND wave = moved.wave AND segment = moved.segment
+    OFFSET 0
+) AS cell
+WHERE l.tenant_id = $1 AND l.ctid = cell.place;
 
 -- name: queue
 -- Devices by wave; and (wave NULL) those that wait for their first command by the quarantine of their segments, in waves up to $3
--- and after it. quarantined: of a wave's devices that are not terminal. One pass over the cells: the quarantined segments are a
+-- and after it, with the first and the last segment that has any in the queue now. quarantined: of a wave's devices that are not
+-- terminal. One pass over the cells: the quarantined segments are a
 -- hashed set, since a claim's settings allow no hash join, and a look at each segment would cost more than the claim.
 SELECT l.wave, NULL::text AS time_zone, l.quarantined AS is_quarantined,
        sum(l.waiting)::int AS waiting, sum(l.in_flight)::int AS in_flight, sum(l.succeeded)::int AS succeeded,
@@ -18,7 +41,9 @@ SELECT l.wave, NULL::text AS time_zone, l.quarantined AS is_quarantined,
        COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE l.quarantined), 0)::int AS quarantined,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting_now,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS waiting_later,
-       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now,
+       min(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS first_open,
+       max(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS last_open
 FROM (SELECT *, segment IN (SELECT number FROM ota_campaign_segments
                             WHERE tenant_id = $1 AND campaign_id = $2 AND quarantined_at IS NOT NULL) AS quarantined
       FROM ota_campaign_cells
@@ -34,7 +59,9 @@ SELECT l.wave, s.time_zone, s.quarantined_at IS NOT NULL AS is_quarantined,
        COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE s.quarantined_at IS NOT NULL), 0)::int AS quarantined,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting_now,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS waiting_later,
-       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now,
+       min(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS first_open,
+       max(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS last_open
 FROM ota_campaign_cells l
 JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
 WHERE l.tenant_id = $1 AND l.campaign_id = $2
@@ -97,9 +124,12 @@ WHERE s.tenant_id = $1 AND s.campaign_id = $2
 ORDER BY s.number;
 
 -- name: segments
--- All segments, also those of which the cells say that no device is in flight: other SQL may have changed a device. $3: only those
--- under quarantine.
+-- All segments, also those of which the cells say that no device is in flight: other SQL may have changed a device.
 SELECT number, time_zone, quarantined_at IS NOT NULL AS quarantined
 FROM ota_campaign_segments
-WHERE tenant_id = $1 AND campaign_id = $2 AND (NOT $3 OR quarantined_at IS NOT NULL)
+WHERE tenant_id = $1 AND campaign_id = $2
 ORDER BY number;
+
+-- name: zones_of
+-- The time zones of these segments ($3).
+SELECT number, time_zone FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);

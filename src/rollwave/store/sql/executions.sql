@@ -14,8 +14,9 @@
 -- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
--- started_at. Devices of closed segments ($18) are not sent to again (overdue.hold). $19: only these devices get their first
--- command (NULL: any). $14: number the first commands, and change the cells.
+-- started_at. $19: only these devices get their first command (NULL: any). Under a document, number the first commands, and change
+-- the cells; devices are sent to again (overdue.hold) in segments without quarantine, of the time zones $18 (NULL: every one) and, if
+-- $20, of none.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -27,7 +28,9 @@ WITH again AS (
            OR failed_attempt = attempt
               AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
-      AND segment <> ALL ($18::int[])
+      AND (NOT $14 OR EXISTS (SELECT FROM ota_campaign_segments s
+                              WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = abs(segment) AND s.quarantined_at IS NULL
+                                AND ($18::text[] IS NULL OR s.time_zone = ANY ($18) OR $20 AND s.time_zone IS NULL)))
     ORDER BY due_at NULLS FIRST
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -36,7 +39,9 @@ WITH again AS (
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
-      AND segment <> ALL ($18::int[])
+      AND (NOT $14 OR EXISTS (SELECT FROM ota_campaign_segments s
+                              WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = abs(segment) AND s.quarantined_at IS NULL
+                                AND ($18::text[] IS NULL OR s.time_zone = ANY ($18) OR $20 AND s.time_zone IS NULL)))
     ORDER BY due_at NULLS FIRST
     LIMIT $3 - (SELECT count(*) FROM again)
     FOR UPDATE SKIP LOCKED
@@ -127,7 +132,12 @@ WITH again AS (
                 UNION ALL SELECT segment, position, 0 FROM skipped) AS each
           WHERE $14
           GROUP BY 1, 2) AS moved
-    WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM ota_campaign_cells
+        WHERE tenant_id = $1 AND campaign_id = $2 AND wave = moved.wave AND segment = moved.segment
+        OFFSET 0 -- otherwise it is a join, which may read all cells for each of these
+    ) AS cell
+    WHERE l.tenant_id = $1 AND l.ctid = cell.place
 )
 SELECT device_id, attempt, suspect, segment, NULL::bigint AS position, NULL::int AS dispatch_number,
        NULL::text[] AS budget_values
@@ -306,7 +316,8 @@ ORDER BY r.number;
 -- name: skip_unsent
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
 -- since. A device that a worker is sending to now keeps its lease. The broker may have the command of a device whose lease has
--- ended: if the campaign was cancelled, it is told first (cancels.claim).
+-- ended: if the campaign was cancelled, it is told first (cancels.claim). Returns the number of devices by wave and segment: the
+-- cells are changed after this (cells.skip), when the campaign is locked.
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -334,24 +345,17 @@ WITH waiting AS (
     SET pending = c.pending - moved.devices, skipped = c.skipped + moved.devices
     FROM (SELECT count(*)::int AS devices FROM skipped) AS moved
     WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0
-    RETURNING c.id -- cells are changed after the campaign is locked
-), cells AS (
-    UPDATE ota_campaign_cells l
-    SET waiting = l.waiting - moved.waiting, held = l.held - moved.held, in_flight = l.in_flight - moved.in_flight,
-        skipped = l.skipped + moved.waiting + moved.in_flight
-    FROM counted, (SELECT abs(segment) AS segment, (position >> 44)::int - 1 AS wave,
-                          (count(*) FILTER (WHERE never_sent))::int AS waiting,
-                          (count(*) FILTER (WHERE NOT never_sent))::int AS in_flight,
-                          (count(*) FILTER (WHERE segment < 0))::int AS held
-                   FROM skipped WHERE segment <> 0 GROUP BY 1, 2) AS moved
-    WHERE l.tenant_id = $1 AND l.campaign_id = counted.id AND l.wave = moved.wave AND l.segment = moved.segment
+    RETURNING c.id
 ), no_longer_held AS ( -- the campaign has ended: of all that budgets hold, as many as it skips
     DELETE FROM ota_campaign_budget_held
     WHERE tenant_id = $1 AND campaign_id = $2 AND ctid = ANY (ARRAY(
         SELECT h.ctid FROM counted, ota_campaign_budget_held h
         WHERE h.tenant_id = $1 AND h.campaign_id = $2 LIMIT (SELECT count(*) FROM skipped WHERE segment < 0)))
 )
-SELECT count(*) FROM skipped;
+SELECT (position >> 44)::int - 1 AS wave, abs(segment) AS segment, count(*)::int AS devices,
+       (count(*) FILTER (WHERE never_sent))::int AS waiting, (count(*) FILTER (WHERE segment < 0))::int AS held
+FROM skipped
+GROUP BY 1, 2;
 
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending

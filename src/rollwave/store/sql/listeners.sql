@@ -14,11 +14,13 @@ RETURNING topic_filter;
 
 -- name: heard
 -- Whether each of $1 slots is subscribed now, or was within the last $2 seconds and no listener has begun to subscribe
--- since. A time further in the future was written before the database's clock was set back, and does not count.
+-- since. A time further in the future was written before the database's clock was set back, and does not count. $3: each beat
+-- was of a listener that knows policy documents; one of an earlier version leaves documents_at as it was.
 SELECT count(*) = $1::int FROM rollwave_listener_slots
 WHERE slot < $1::int AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
   AND alive_at BETWEEN statement_timestamp() - make_interval(secs => $2)
-                   AND statement_timestamp() + make_interval(secs => $2);
+                   AND statement_timestamp() + make_interval(secs => $2)
+  AND (NOT $3 OR documents_at >= alive_at);
 
 -- name: unheard_for
 SELECT CASE WHEN count(*) < $1::int OR min(alive_at) = '-infinity' THEN 'infinity'::float8
@@ -35,7 +37,8 @@ SET topic_filter = $3,
                            THEN statement_timestamp()
                            ELSE LEAST(s.listening_since, statement_timestamp()) END,
     subscribed_at = LEAST(s.subscribed_at, statement_timestamp()),
-    alive_at = statement_timestamp()
+    alive_at = statement_timestamp(),
+    documents_at = statement_timestamp()
 WHERE slot = $1 AND holder = pg_backend_pid();
 
 -- name: hush

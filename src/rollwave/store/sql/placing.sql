@@ -1,30 +1,50 @@
--- The braces stand for parts that depend on the policy document (store/placing.py). {source}: the devices to place. {labels}: the
--- labels of all devices of the tenant; {labels_of_batch}: those of a batch. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
--- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {budget_values}: the values of the
--- budgets' labels. {wave}: the
--- first wave that it fits. {rest}: the last wave, if the device fits it. Selectors have parameters after the listed ones.
+-- The braces stand for parts that depend on the policy document (store/placing_statements.py):
+--   {source}: the devices to place.
+--   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch.
+--   {key}: the place of a device in the queue of its wave and segment.
+--   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
+--   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
+--   {budget_values}: the values of the budgets' labels.
+--   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it.
+-- Selectors have parameters after the listed ones.
 
 -- name: members
-SELECT device_id, row_number() OVER (ORDER BY device_id) AS ordinal
+SELECT device_id, row_number() OVER (ORDER BY device_id) AS ordinal, false AS sent, false AS done
 FROM device_group_members WHERE tenant_id = $1 AND group_id = $3
 
 -- name: unsent
-SELECT device_id, id AS ordinal
+SELECT device_id, id AS ordinal, false AS sent, false AS done
 FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND $3::text IS NULL
 
+-- name: sent_and_unsent
+SELECT device_id, id AS ordinal, status <> 'PENDING' OR attempt > 0 AS sent, status = 'SUCCESS' AS done
+FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND status <> 'SKIPPED' AND $3::text IS NULL
+
 -- name: targets
-SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
+SELECT t.device_id, {key} AS key, t.sent, t.done, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
 FROM ({source}) AS t
 LEFT JOIN {labels} AS l ON l.device_id = t.device_id
 WHERE (l.device_type <> $4) IS NOT TRUE AND $2::bigint IS NOT NULL
 
 -- name: survey
--- The devices that fit a wave, the number of segments that they make, and how many the selector of each wave fits.
-SELECT COALESCE(sum(devices), 0)::int AS targets, count(*)::int AS segments, ARRAY[{sums}]::int[] AS matched
-FROM (SELECT {segment} AS labels, count(*) AS devices, {counts}
+-- The devices to place that fit a wave, and how many devices the selector of each wave fits, with those that were sent to. segments:
+-- the number that these devices make, without those that have succeeded and keep theirs.
+SELECT COALESCE(sum(devices), 0)::int AS targets, count(*) FILTER (WHERE placed > 0)::int AS segments, ARRAY[{sums}]::int[] AS matched
+FROM (SELECT {segment} AS labels, count(*) FILTER (WHERE NOT sent) AS devices, count(*) FILTER (WHERE NOT done) AS placed, {counts}
       FROM ({targets}) AS l
-      WHERE {fits}
+      WHERE sent OR {fits}
       GROUP BY 1) AS of_segment;
+
+-- name: number
+-- The number of devices to place, of any type.
+SELECT count(*)::int FROM ({source}) AS t WHERE $2::bigint IS NOT NULL AND $4::text IS NOT DISTINCT FROM $4::text;
+
+-- name: matches
+-- How many devices the selector of each wave fits, by themselves: the least that the selectors take.
+SELECT {counts}
+FROM ({source}) AS t
+LEFT JOIN {labels} AS l ON l.device_id = t.device_id
+WHERE (l.device_type <> $4) IS NOT TRUE AND $2::bigint IS NOT NULL;
 
 -- name: bound
 -- The key of the $5th device that fits. No row: there are fewer.
@@ -68,7 +88,7 @@ WITH batch AS (
            CASE WHEN p.wave IS NOT NULL THEN p.budget_values END
     FROM placed p
     LEFT JOIN numbered n ON n.labels = p.segment
-    ORDER BY p.device_id
+    ORDER BY n.number, p.wave, p.key, p.device_id -- a claim then finds the devices of a batch side by side
     ON CONFLICT DO NOTHING
     RETURNING status, segment, position
 ), {cells}
@@ -76,20 +96,21 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (SELECT max(device_id) FROM batch) AS up_to,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
-       (SELECT count(*) FROM numbered)::int AS segments
+       (SELECT count(*) FROM numbered)::int AS segments,
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
 FROM targeted;
 
 -- name: move
 -- Place those of the next $6 devices of the campaign, after the device $5, that were never sent to. The other parameters are as
 -- in insert; $3 and $7 are not used. Not applied: a host's SQL has changed the row since.
 WITH scanned AS (
-    SELECT ctid AS place, device_id, id, status, attempt
+    SELECT ctid AS place, device_id, id, status, attempt, segment
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND device_id > $5 AND $3::text IS NULL AND $7::bigint IS NOT NULL
     ORDER BY device_id
     LIMIT $6
 ), batch AS (
-    SELECT place, device_id, id AS ordinal FROM scanned WHERE status = 'PENDING' AND attempt = 0
+    SELECT place, device_id, id AS ordinal, abs(segment) AS was FROM scanned WHERE status = 'PENDING' AND attempt = 0
 ), {placed}, targeted AS (
     UPDATE ota_device_status d
     SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
@@ -103,44 +124,84 @@ WITH scanned AS (
     LEFT JOIN numbered n ON n.labels = p.segment
     WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
       AND d.status = 'PENDING' AND d.attempt = 0
-    RETURNING d.status, d.segment, d.position
+    RETURNING d.status, d.segment, d.position, b.was
 ), {cells}
 SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (SELECT max(device_id) FROM scanned) AS up_to,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
-       (SELECT count(*) FROM numbered)::int AS segments
+       (SELECT count(*) FROM numbered)::int AS segments,
+       ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}
 FROM targeted;
 
--- name: label_sent
--- Give those of the campaign's next $4 devices after $3 that are not waiting for their first command the values of the budgets'
--- labels: an edit may have changed these. Their rows are locked in the order in which reports lock them.
+-- name: lock_sent
+-- Lock those of the campaign's next $4 devices after $3 that are in flight or failed, in the order in which reports lock them.
 WITH scanned AS (
     SELECT device_id, status, attempt
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND device_id > $3
     ORDER BY device_id
     LIMIT $4
-), batch AS MATERIALIZED (
-    SELECT d.device_id, d.place
+), locked AS MATERIALIZED (
+    SELECT d.device_id
     FROM (SELECT device_id FROM scanned
           WHERE status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0
           ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
-        SELECT device_id, ctid AS place FROM ota_device_status
+        SELECT device_id FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
         FOR UPDATE
     ) AS d
-), known AS MATERIALIZED (
-    SELECT b.place, {budget_values} AS budget_values
-    FROM batch b LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id
-), labelled AS (
-    UPDATE ota_device_status d SET budget_values = k.budget_values
-    FROM known k
-    WHERE d.tenant_id = $1 AND d.ctid = k.place AND d.campaign_id = $2
-      AND d.budget_values IS DISTINCT FROM k.budget_values
 )
-SELECT count(*)::int AS devices, max(device_id) AS up_to FROM scanned;
+SELECT (SELECT count(*) FROM scanned)::int AS devices, (SELECT max(device_id) FROM scanned) AS up_to,
+       ARRAY(SELECT device_id::text FROM locked) AS locked;
+
+-- name: move_sent
+-- Give those of the devices $3 that are in flight or failed the segments of their labels and the values of the budgets' labels: an
+-- edit may have changed these, and the devices may be sent to again. They keep their waves. Their rows and the campaign are locked.
+WITH batch AS MATERIALIZED (
+    SELECT d.*
+    FROM unnest($3::text[]) AS s (device_id)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, device_id, segment AS was FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
+          AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
+    ) AS d
+), known AS MATERIALIZED (
+    SELECT l.device_id, l.place, l.was, {segment} AS labels, {time_zone} AS time_zone, {budget_values} AS budget_values
+    FROM (SELECT b.device_id, b.place, b.was, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
+          FROM batch AS b
+          LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id) AS l
+), wanted AS (
+    SELECT DISTINCT labels, time_zone FROM known WHERE was > 0 -- a host has written the others, which are never sent to
+), {segments}, moved AS (
+    UPDATE ota_device_status d
+    SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values
+    FROM known k
+    LEFT JOIN numbered n ON n.labels = k.labels
+    WHERE d.tenant_id = $1 AND d.ctid = k.place AND d.campaign_id = $2 AND d.device_id = k.device_id
+    RETURNING d.status = 'FAILED' AS failed, d.segment, d.position, k.was
+), targeted AS (
+    SELECT * FROM moved WHERE segment <> was
+), in_cells AS (
+    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, in_flight, failed)
+    SELECT $1, $2, (position >> 44)::int - 1, segment, sum(CASE WHEN failed THEN 0 ELSE devices END)::int,
+           sum(CASE WHEN failed THEN devices ELSE 0 END)::int
+    FROM (SELECT position, segment, failed, 1 AS devices FROM targeted
+          UNION ALL
+          SELECT position, was, failed, -1 FROM targeted) AS both_sides
+    GROUP BY 3, 4
+    ON CONFLICT (tenant_id, campaign_id, wave, segment)
+    DO UPDATE SET in_flight = l.in_flight + EXCLUDED.in_flight, failed = l.failed + EXCLUDED.failed
+)
+SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine};
+
+-- name: from_quarantine
+-- The segments under quarantine that devices have left, and those that they have entered.
+(SELECT jsonb_agg(DISTINCT jsonb_build_array(t.was, t.segment))
+ FROM targeted t
+ JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = t.was AND s.quarantined_at IS NOT NULL
+ WHERE t.segment > 0 AND t.segment <> t.was)::text AS from_quarantine
 
 -- name: placed
 -- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound.
@@ -162,20 +223,26 @@ known AS MATERIALIZED (
                 ELSE k.wave END AS wave
     FROM known k
     LEFT JOIN taken t ON t.wave = k.wave
-), new_segments AS (
+), wanted AS (
+    SELECT DISTINCT segment AS labels, time_zone FROM placed WHERE wave IS NOT NULL
+), {segments}
+
+-- name: segments
+-- The numbers of segments by their labels, with those that are made for the labels wanted.
+new_segments AS (
     INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, time_zone)
     SELECT $1, $2,
            (SELECT COALESCE(max(number), 0) FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2)
-           + row_number() OVER (ORDER BY segment), segment, time_zone
-    FROM (SELECT DISTINCT segment, time_zone FROM placed WHERE wave IS NOT NULL) AS wanted
+           + row_number() OVER (ORDER BY labels), labels, time_zone
+    FROM wanted
     WHERE NOT EXISTS (SELECT FROM ota_campaign_segments s
-                      WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.segment)
+                      WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.labels)
     RETURNING number, labels
 ), zoned AS (
     -- An edit may have made zones of labels that were only labels before, or the reverse.
     UPDATE ota_campaign_segments s SET time_zone = wanted.time_zone
-    FROM (SELECT DISTINCT segment, time_zone FROM placed WHERE wave IS NOT NULL) AS wanted
-    WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.segment
+    FROM wanted
+    WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.labels
       AND s.time_zone IS DISTINCT FROM wanted.time_zone
 ), numbered AS MATERIALIZED (
     SELECT number, labels FROM new_segments
@@ -217,14 +284,16 @@ WITH emptied AS (
     DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
 )
 UPDATE ota_campaigns
-SET placement = jsonb_build_object('moves', true), targeted_devices = 0, targeted_up_to = NULL,
+SET placement = jsonb_build_object('moves', true, 'began', clock_timestamp()), targeted_devices = 0, targeted_up_to = NULL,
     reconciled_at = clock_timestamp() -- a comparison that began before must not repair the cells
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: surveyed
--- Store the survey that was made for the revision $4. Not applied: another worker has stored one, or the policy was edited since.
+-- Store the survey that was made for the revision $4, and for the placing that began at $5 (NULL: that of the creation). Not applied:
+-- another worker has stored one, the policy was edited since, or the placing has begun anew.
 UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('survey', $3::text::jsonb)
 WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4
+  AND placement ->> 'began' IS NOT DISTINCT FROM $5::text
   AND targeted_devices IS NOT NULL AND placement ->> 'survey' IS NULL
 RETURNING id;
 

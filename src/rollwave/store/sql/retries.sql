@@ -44,4 +44,9 @@ SELECT device_id, attempt, segment, (position >> 44)::int - 1 AS wave, budget_va
 UPDATE ota_campaign_cells l
 SET failed = l.failed - moved.devices, in_flight = l.in_flight + moved.devices
 FROM unnest($3::int[], $4::int[], $5::int[]) AS moved (wave, segment, devices)
-WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment;
+CROSS JOIN LATERAL (
+    SELECT ctid AS place FROM ota_campaign_cells
+    WHERE tenant_id = $1 AND campaign_id = $2 AND wave = moved.wave AND segment = moved.segment
+    OFFSET 0 -- otherwise it is a join, which may read all cells for each of these
+) AS cell
+WHERE l.tenant_id = $1 AND l.ctid = cell.place;

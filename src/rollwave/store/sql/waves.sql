@@ -1,11 +1,3 @@
--- name: read
-SELECT number, COALESCE(name, number::text) AS name, size, matched, COALESCE(state, 'waiting') AS state,
-       EXTRACT(epoch FROM since)::float8 AS since, EXTRACT(epoch FROM soak_from)::float8 AS soak_from,
-       COALESCE(soak_failed, 0) AS soak_failed, promoted_by
-FROM ota_campaign_waves
-WHERE tenant_id = $1 AND campaign_id = $2
-ORDER BY number;
-
 -- name: write
 -- Write the waves with the names $3, and $4 devices that their selectors fit. The campaign is locked.
 INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name, matched, size, state, since, opened_at)

@@ -41,7 +41,7 @@ def _selector_faults(text: str, path: Path) -> Iterator[Fault]:
         said = str(error)
         if place is not None:
             said = said.removeprefix(f"line {place.line}, column {place.column}: ")
-        yield Fault(path, f"the selector cannot be read: {said}", place=place)
+        yield Fault(path, f"the selector cannot be read: {said}", error.hint, place)
 
 
 def _schedule_faults(schedule: ScheduleRule) -> Iterator[Fault]:

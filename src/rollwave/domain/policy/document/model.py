@@ -41,7 +41,7 @@ MAX_WAVES, MAX_GUARDRAILS, MAX_BUDGETS, MAX_LABELS, MAX_CODES = 100, 16, 4, 3, 6
 
 
 class OnFail(StrEnum):
-    """What happens when the devices of a wave are finished and its gate does not open."""
+    """What happens when the devices of a wave are finished and too few of them succeeded."""
 
     PAUSE = "pause"
     ABORT = "abort"
@@ -59,7 +59,7 @@ class GateRule(Rule):
     on_fail: OnFail = Field(
         OnFail.PAUSE,
         strict=False,
-        description="What happens when the wave is finished and the gate stays closed.",
+        description="What happens when the wave is finished and its `success_rate` does not hold.",
     )
 
 
@@ -97,6 +97,11 @@ class BytesRule(Rule):
 
     in_flight: Size | None = Field(None, description="Maximum number of bytes of all devices in flight.")
     per_second: Size | None = Field(None, description="Maximum number of bytes that begin per second.")
+
+    @property
+    def limits(self) -> bool:
+        """Whether it sets any limit."""
+        return self.in_flight is not None or self.per_second is not None
 
 
 class PaceRule(Rule):

@@ -1,4 +1,4 @@
-"""What is wrong with a policy document: where, what, and what may have been meant."""
+"""What is wrong with a policy document: where, what, and a suggestion."""
 
 from __future__ import annotations
 
@@ -122,9 +122,7 @@ def validate(document: Located) -> PolicyDocument:
         except ValidationError as error:
             problems = [_problem(each, document) for each in _causes(error)]
         else:
-            problems = [
-                Problem(each.path, each.message, each.hint, _place(document, each)) for each in checks.faults(valid)
-            ]
+            problems = [_of_fault(each, document) for each in checks.faults(valid)]
             if not problems:
                 return valid
     last = Position(10**9, 0)
@@ -139,8 +137,13 @@ def _causes(error: ValidationError) -> list[Any]:
     return [each for each in errors if each["type"] != "too_short" or each["loc"] not in around]
 
 
-def _place(document: Located, fault: checks.Fault) -> Position | None:
-    return document.value(fault.path) if fault.place is None else document.within(fault.path, fault.place)
+def _of_fault(fault: checks.Fault, document: Located) -> Problem:
+    message, place = fault.message, fault.place
+    if place is None:
+        return Problem(fault.path, message, fault.hint, document.value(fault.path))
+    if fault.path not in document.verbatim:  # then the position in the document does not show where it is
+        message += f", in line {place.line}, column {place.column} of this text"
+    return Problem(fault.path, message, fault.hint, document.within(fault.path, place))
 
 
 _not_text = re.compile("[\x00\ud800-\udfff]")

@@ -44,7 +44,8 @@ class Window(Rule):
 
     name: Name = Field("", description="Name of the window. Default: `window-1` and so on.")
     kind: WindowKind = Field(
-        strict=False, description="`allow` or `deny`. Deny wins; several allows add up; none: always."
+        strict=False,
+        description="`allow` or `deny`. A `deny` window wins. Without an `allow` window, all other time is allowed.",
     )
     cron: str | None = Field(None, max_length=200, description="When it opens: five fields, as cron has them.")
     duration: Duration | None = Field(None, description="How long it stays open, in elapsed time: at most 7d.")
@@ -57,6 +58,11 @@ class Window(Rule):
         None,
         description="Zone of `cron`: an IANA name, `UTC`, or `device` (each device's own). Default: the schedule's.",
     )
+
+    @property
+    def differs_by_device(self) -> bool:
+        """Whether it opens at another moment for devices of another time zone."""
+        return self.cron is not None and self.time_zone == DEVICE_ZONE
 
     @model_validator(mode="after")
     def _agrees(self) -> Window:
