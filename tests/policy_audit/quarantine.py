@@ -58,13 +58,16 @@ class Quarantine:
                         yield each["device_id"]
 
     def _shut_off(self, campaign: Campaign) -> Iterator[str]:
-        """A segment is under quarantine if, and only if, its devices are."""
+        """A segment is under quarantine if one of its devices is, and only then.
+
+        After an edit, a segment may have devices of others, of which only some were under quarantine.
+        """
         for each in campaign.placed:
             row = campaign.segments.get(each["segment"])
             if row is None or state_of(each) not in {WAITING, IN_FLIGHT}:
                 continue
             said, known = row["quarantined_at"] is not None, each["device_id"] in self._since
-            if said != known:
+            if (known and not said) or (said and not known and campaign.revision == 1):
                 yield f"{each['device_id']} is {'' if known else 'not '}under quarantine, its segment says {said}"
 
 
