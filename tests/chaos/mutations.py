@@ -30,9 +30,15 @@ ENGINE = ROOT / "src" / "rollwave"
 DEVICES = 40
 MOST_SECONDS = 120
 
-WAVES = [{"name": "canary", "size": 12}, {"name": "rest"}]
+WAVES: list[Json] = [{"name": "canary", "size": 12}, {"name": "rest"}]
 SLOWLY = {"per_minute": 600}
-SITES = {"name": "sites", "threshold": "5%", "scope": "segment", "per": ["hardware_revision"], "action": "quarantine"}
+QUARANTINES: Json = {
+    "name": "sites",
+    "threshold": "5%",
+    "scope": "segment",
+    "per": ["hardware_revision"],
+    "action": "quarantine",
+}
 
 
 def _gate(**gate: object) -> Json:
@@ -99,7 +105,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     ),
     "labels of a segment": Mutation(
         "domain/policy/placing.py", "tuple(sorted(per))", "tuple(sorted(per))[:1]", "and its labels are",
-        lambda: {"guardrails": [{**SITES, "per": ["hardware_revision", "site"]}]},
+        lambda: {"guardrails": [{**QUARANTINES, "per": ["hardware_revision", "site"]}]},
     ),
     "size of a wave": Mutation(
         "domain/policy/placing.py", "else each.size for each", "else each.size and each.size + 3 for each",
@@ -155,19 +161,16 @@ MUTATIONS: Mapping[str, Mutation] = {
     ),
     "quarantine, not set": Mutation(
         "engine/guardrails.py", "if trip.action is not TripAction.QUARANTINE:", "if True:", "is under quarantine",
-        lambda: {"guardrails": [SITES], "pace": SLOWLY},
+        lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
     "quarantine, not asked": Mutation(
         "store/sql/cells.sql", "AND s.quarantined_at IS NULL", "", "in quarantine",
-        lambda: {"guardrails": [SITES], "pace": SLOWLY},
+        lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
     "quarantine, forgotten": Mutation(
-        "engine/guardrails.py", "if tests:", "if True:", "began anew without a reason",
-        lambda: {"guardrails": [SITES], "pace": SLOWLY},
-    ),
-    "targeting": Mutation(
-        "domain/policy/gates.py", "if facts.targeted is not None:", "if False:", "were being placed",
-        lambda: {"guardrails": [], "pace": SLOWLY}, acts=(Act.EDIT_BUDGETS,) * 3,
+        "engine/guardrails.py", "store.trip(connection, campaign, tripped.test, event.to_detail())",
+        "store.begin_anew(connection, campaign, [tripped.test])", "began anew without a reason",
+        lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
 }  # fmt: skip
 
@@ -206,8 +209,7 @@ def _seen(name: str, mutation: Mutation) -> bool:
 
 async def _play(mutation: Mutation) -> int:
     """Play a schedule with the engine of this process."""
-    document = {"version": 1, **mutation.document()}
-    vars(playing).update(draw_document=lambda *_, **__: document, MAX_SECONDS=20.0)
+    vars(playing).update(draw_document=lambda *_, **__: {"version": 1, **mutation.document()}, MAX_SECONDS=20.0)
     plan = Plan("north", DEVICES, 1, None, None, "COMPLETED", all_bad=False, documented=True)
     schedule = replace(Schedule(ALL_ACTS_FROM, (plan,), 2, (), (), abort_after=0), acts=mutation.acts)
     async with fresh_databases() as here:

@@ -23,8 +23,9 @@ class Quarantine:
     def look(self, campaign: Campaign, before: Campaign | None, claims: Sequence[Row]) -> Iterator[str]:
         """Check the claims since another snapshot, and then whether the devices of tripped tests are shut off."""
         for number in _released(campaign, before):
-            for each in _devices_of(campaign if before is None else before, number) | _devices_of(campaign, number):
-                self._end(each, campaign if before is None else before)
+            last = campaign if before is None else before
+            for name in _devices_of(last, number) | _devices_of(campaign, number):
+                self._end(name, last)
         for each in claims:
             since = self._since.get(each["device_id"])
             if since is not None and each["at"] > since:
