@@ -44,6 +44,8 @@ _NAME_NO_TENANT = {
         "campaigns.due",
         "quarantine.tenants",
         "brakes.tenants",
+        "brakes.halt_tenants",
+        "brakes.lift_tenants",
         "brakes.confined",
         "health.tables",
         "health.seen_without_tenant",
