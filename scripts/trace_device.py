@@ -49,6 +49,7 @@ TRACED = "domain", "engine", "store", "mqtt"
 SHARED = {
     "domain/event.py": "the base of all events, with no rule",
     "domain/events.py": "the data class of each event, with no rule",
+    "domain/policy_events.py": "the same, of policies and brakes",
     "domain/identity.py": "whether this is the database of the installation",
     "domain/ids.py": "what an id may look like",
     "engine/backpressure.py": "lets sending wait while reports wait, whatever the campaign",

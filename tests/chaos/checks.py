@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -12,7 +14,8 @@ from rollwave.mqtt.topics import parse_status_topic
 from tests.chaos.injected_faults import unlogged_programming_errors
 from tests.chaos.schedule import Plan
 from tests.chaos.workers import Workers
-from tests.engine import Connection, Devices, breakdown, campaign_row, wait_until_ended
+from tests.engine import Connection, Devices, breakdown, campaign_row, connect, wait_until_ended
+from tests.policy_audit.wire import Period, Wire
 from tests.support import eventually
 
 NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "Task exception was never retrieved", "ota_task_stuck")
@@ -87,6 +90,18 @@ def bodies(fleet: Devices) -> list[str]:
     """Check that each campaign had one command body."""
     found = {(each.campaign, each.body) for each in fleet.commands}
     return [] if len(found) == len(dict(found)) else [f"a campaign sent different bodies: {found}"]
+
+
+async def late_commands(
+    database: str, fleet: Devices, quarantines: Mapping[int, Mapping[str, Sequence[Period]]]
+) -> list[str]:
+    """Commands that reached a device long after a gate had closed. ``quarantines``: by campaign and device."""
+    async with connect(database) as host:
+        now: datetime = await host.fetchval("SELECT clock_timestamp()")
+        age = time.monotonic()
+        wire = await Wire.read(host)
+    commands = [(now - timedelta(seconds=age - each.at), each) for each in fleet.commands]
+    return list(wire.late(commands, quarantines))[:20]
 
 
 async def logs(workers: Workers) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import ask_topic, status_topic
 from tests.engine import Command, Devices
+
+SLOWEST_SECONDS = 3.0
 
 
 def final_status(device: str) -> str:
@@ -28,6 +31,8 @@ class DeviceBehaviour:
     bad: frozenset[int] = frozenset()
     attempts: frozenset[int] = frozenset()
     answered: set[tuple[str, str, int, int | None]] = field(default_factory=set)
+    slow: Devices | None = None
+    """The fleet, if some of its devices report their end up to ``SLOWEST_SECONDS`` after the command."""
     _held: list[tuple[str, bytes]] | None = None
     """Reports held back until :meth:`send_held_reports`. None: reports are sent immediately."""
 
@@ -44,10 +49,18 @@ class DeviceBehaviour:
         words = ["DOWNLOADING", "INSTALLING"] * self.dice.randint(0, 2) + [last] * self.dice.randint(1, 3)
         self.dice.shuffle(words)
         reports = [encode_report(command.campaign, word, attempt=attempt) for word in words]
+        if self.slow is not None and self.dice.random() < 0.5:
+            self._report_later(self.slow, command, reports)
+            return ()
         if self._held is None:
             return reports
         self._held += [(status_topic(command.tenant, command.device), each) for each in reports]
         return ()
+
+    def _report_later(self, fleet: Devices, command: Command, reports: Sequence[bytes]) -> None:
+        later, topic = self.dice.uniform(0, SLOWEST_SECONDS), status_topic(command.tenant, command.device)
+        for each in reports:
+            asyncio.get_running_loop().call_later(later, fleet.send, topic, each)
 
     def hold_reports(self) -> None:
         """Hold back the reports of devices that receive a command from now on."""

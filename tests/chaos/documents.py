@@ -38,6 +38,7 @@ class Act(StrEnum):
     EDIT_THRESHOLDS = "edit thresholds"
     EDIT_BUDGETS = "edit budgets"
     EDIT_WAVES = "edit later waves"
+    WAIT = "wait"
 
 
 EDITS = {each for each in Act if each.name.startswith("EDIT_")}
@@ -87,7 +88,7 @@ def edited(dice: random.Random, before: Mapping[str, Any], now: datetime, *, los
 
 def changed(dice: random.Random, act: Act, before: Mapping[str, Any], now: datetime) -> Json:
     """The same document with one part changed, as an operator edits it."""
-    document = json.loads(json.dumps(before))
+    document: Json = json.loads(json.dumps(before))
     rules: list[Json] = document["guardrails"]
     if act is Act.EDIT_ZONES:
         document["schedule"] = {**document.get("schedule", {}), "windows": _windows_of_zones(dice, now)}

@@ -24,7 +24,9 @@ from tests.chaos.documents import EDITS, Act, Json, changed, edited, without_win
 from tests.engine import connect
 
 ACTOR, REASON = "operator", "drawn by lot"
-BRAKED_SECONDS = 1.0
+BRAKED_SECONDS = 3.0
+"""Longer than the last commands take to arrive (tests/policy_audit/wire.py)."""
+
 FINAL = {"COMPLETED", "ABORTED"}
 REFUSALS = (Conflict, Forbidden, NotFound, InvalidInput)
 """Answers to what an operator asked for too early or too late, such as a freeze that is over."""
@@ -65,6 +67,8 @@ class Operators:
             case Act.PAUSE_AND_START:
                 await self._try(lambda pool: pause_campaign(pool, *key, actor=ACTOR))
                 await self._try(lambda pool: start_campaign(pool, *key, actor=ACTOR))
+            case Act.WAIT:
+                await asyncio.sleep(BRAKED_SECONDS / 2)
             case _ if act in EDITS:
                 await self._edit(changed(self._dice, act, self._document, datetime.now(UTC)))
         self.done.append(act.value)

@@ -27,7 +27,7 @@ from tests.chaos.injected_faults import Effect
 from tests.chaos.link import Link
 from tests.chaos.operators import Operators, letting_end
 from tests.chaos.readers import asking, reading
-from tests.chaos.schedule import DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
+from tests.chaos.schedule import ALL_ACTS_FROM, DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
 from tests.chaos.silence import watching
 from tests.chaos.workers import Workers, running_workers
 from tests.engine import Connection, Devices, connect, devices, insert_campaign
@@ -122,6 +122,7 @@ class _Run:
             settings |= {"ROLLWAVE_LEASE": str(lease), "ROLLWAVE_PUBLISH_TIMEOUT": str(lease)}
         async with AsyncExitStack() as stack:
             fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.behaviour.answer, "fleet"))
+            self.behaviour.slow = fleet if schedule.seed >= ALL_ACTS_FROM else None
             policies = PolicyAuditor(tick=TICK, grace=STOPPED_SECONDS if self._stops_workers() else 0.5)
             auditor = await stack.enter_async_context(auditing(self.database, rest=0.02, policies=policies))
             async with connect(self.database) as host:
@@ -146,6 +147,8 @@ class _Run:
                 await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet), obstructing, *acting)
                 async with letting_end(list(self.operators.values())):
                     await self._check(fleet, workers)
+                if not self._delays_commands():
+                    self.verdict.problems += await checks.late_commands(self.database, fleet, policies.quarantines())
                 async with connect(self.database) as host:
                     for reader in readers:
                         self.verdict.problems += await reader.differences(host)
@@ -203,6 +206,15 @@ class _Run:
         faults = [each for each in self.schedule.faults if each is not None]
         return any(trouble is Trouble.STOP for trouble, _ in self.schedule.troubles) or any(
             each.effect in {Effect.FREEZE, Effect.PAUSE} for each in faults
+        )
+
+    def _delays_commands(self) -> bool:
+        """Whether a worker or the broker may keep commands for longer than a gate needs to stop them."""
+        of_broker = {Trouble.BROKER_CRASH, Trouble.BROKER_RESTART}
+        return (
+            bool(self.schedule.link)
+            or self._stops_workers()
+            or any(trouble in of_broker for trouble, _ in self.schedule.troubles)
         )
 
     async def _operate(self, operators: Operators, fleet: Devices) -> None:

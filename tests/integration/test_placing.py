@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -195,3 +196,16 @@ async def test_labels_that_make_too_many_segments_are_refused_with_their_number(
     rule = {"name": "racks", "scope": "segment", "per": ["rack"], "action": "quarantine"}
     with pytest.raises(InvalidInput, match="into 5 segments, and at most 4"):
         await create(host, pool, {"guardrails": [rule]})
+
+
+async def test_a_label_too_long_for_an_index_makes_a_segment_and_an_order(host: Connection, pool: Pool) -> None:
+    """Random text: PostgreSQL would compress any other."""
+    rack = random.Random(1).randbytes(5000).hex()
+    await host.execute(
+        "UPDATE devices SET attributes = jsonb_build_object('rack', $1::text) WHERE device_id = 'dev-01'", rack
+    )
+    rule = {"name": "racks", "threshold": "5%", "scope": "segment", "per": ["rack"], "action": "quarantine"}
+    campaign = await create(host, pool, {"order": "label:rack", "guardrails": [rule]})
+    assert len(await places(host, campaign)) == len(LABELS)
+    numbers = "SELECT count(*) FROM ota_campaign_segments WHERE campaign_id = $1 AND labels ->> 'rack' LIKE $2"
+    assert await host.fetchval(numbers, campaign, f"{rack[:80]}#%") == 1

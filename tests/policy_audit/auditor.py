@@ -10,6 +10,7 @@ from tests.policy_audit.claims import Claims
 from tests.policy_audit.gates import Gates
 from tests.policy_audit.quarantine import Quarantine
 from tests.policy_audit.snapshot import Campaign, Connection, Json, Row, read
+from tests.policy_audit.wire import Period
 
 RULES = (
     places.cells,
@@ -67,6 +68,10 @@ class PolicyAuditor:
         yield from self._quarantines.setdefault(campaign.key, Quarantine()).look(campaign, before, own)
         yield from self._claims.check(own, campaign)
         self._before[campaign.key] = campaign
+
+    def quarantines(self) -> dict[int, dict[str, list[Period]]]:
+        """By campaign and device: times in which it certainly was under quarantine."""
+        return {campaign: each.periods() for (_, campaign), each in self._quarantines.items()}
 
     def _as_placed(self, campaign: Campaign) -> Campaign:
         if campaign.key not in self._labels or campaign.being_placed:

@@ -51,7 +51,8 @@ def segment_of(document: Json, labels: Json) -> Mapping[str, str | None]:
 
 def uses_zones(document: Json) -> bool:
     """Whether a window opens by the time zone of each device."""
-    return any(each.get("time_zone") == "device" for each in (document.get("schedule") or {}).get("windows") or [])
+    windows = (document.get("schedule") or {}).get("windows") or []
+    return any("cron" in each and each.get("time_zone") == "device" for each in windows)
 
 
 def _text(value: object) -> str | None:

@@ -79,7 +79,7 @@ def budgets(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
         most = _most(documents, lambda each: _budget(each, rule["per"]))  # noqa: B023
         if most is None:
             continue
-        devices: dict[object, list[str]] = {}
+        devices: dict[str, list[str]] = {}
         for each in _in_flight(campaign):
             value = group_of([rule["per"]], campaign.labels_of(each))[rule["per"]]
             if value is not None:

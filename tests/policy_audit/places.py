@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.policy_audit.labels import segment_of
-from tests.policy_audit.snapshot import STATES, WAITING, Campaign, Row, counted, number_of, state_of, wave_of
+from tests.policy_audit.snapshot import IN_FLIGHT, STATES, WAITING, Campaign, Row, counted, number_of, state_of, wave_of
 
 _ONE_VALUE = re.compile(r"^(\w+) == '?(\w+)'?$")
 """The selectors that the auditor knows."""
@@ -66,14 +66,14 @@ def present_wave(campaign: Campaign) -> Iterator[str]:
 
 
 def segments(campaign: Campaign) -> Iterator[str]:
-    """Each device that may still be sent to for the first time is in the segment that its own labels make."""
+    """Each device that may still be sent to is in the segment that its own labels make."""
     if campaign.being_placed:
         return
     for each in campaign.placed:
         row = campaign.segments.get(each["segment"])
         stored = None if row is None else json.loads(row["labels"])
         own = segment_of(campaign.document, campaign.labels_of(each))
-        if state_of(each) == WAITING and stored != own:
+        if state_of(each) in {WAITING, IN_FLIGHT} and stored != own:
             yield f"{each['device_id']} is in a segment of {stored}, and its labels are {own}"
 
 

@@ -12,8 +12,10 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from tests.policy_audit.labels import Connection, Json, read_labels
+from tests.policy_audit import labels as registry
 
+Connection: TypeAlias = registry.Connection
+Json: TypeAlias = registry.Json
 Row: TypeAlias = "Mapping[str, Any] | asyncpg.Record"
 
 WAITING, IN_FLIGHT, SUCCEEDED, FAILED, SKIPPED = "waiting", "in_flight", "succeeded", "failed", "skipped"
@@ -156,7 +158,7 @@ async def read(connection: Connection) -> list[Campaign]:
         " JOIN ota_campaigns c ON c.tenant_id = d.tenant_id AND c.id = d.campaign_id"
         " WHERE c.policy_revision IS NOT NULL"
     )
-    labels = await read_labels(connection)
+    labels = await registry.read_labels(connection)
     events = await connection.fetch(
         "SELECT id, campaign_id, event, actor, detail::text AS detail FROM ota_campaign_history"
         " WHERE device_id IS NULL ORDER BY id"

@@ -23,7 +23,6 @@ from rollwave.domain.events import (
     CampaignCompleted,
     CampaignCreated,
     CampaignPaused,
-    CampaignPlaced,
     CampaignRunning,
     CampaignTargeted,
     CountersRepaired,
@@ -31,17 +30,20 @@ from rollwave.domain.events import (
     DevicesRetried,
     FinishedRestored,
     GivenUp,
+    Unknown,
+    WaveOpened,
+    read,
+)
+from rollwave.domain.policy_events import (
+    CampaignPlaced,
     GuardrailTripped,
     PolicyEdited,
     SegmentQuarantined,
     SegmentReleased,
     SendingResumed,
     SendingStopped,
-    Unknown,
     WaveChanged,
-    WaveOpened,
     WavePromoted,
-    read,
 )
 from rollwave.domain.retry import Reason
 

@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from rollwave.domain.policy.sequential import Prefix, is_evidence, trips
-from rollwave.domain.policy.trials import Bucket, Ended, draw, end, prefixes
+from rollwave.domain.policy.trials import Bucket, EndedTrial, draw, end, prefixes
 
 THRESHOLD, ALPHA = 0.05, 0.05
 
@@ -64,7 +64,7 @@ class Campaign:
 
     def _end(self, number: int, *, failed: bool) -> None:
         self.finished, self.failed = self.finished + 1, self.failed + failed
-        changed = end(self.buckets, [Ended(number, finished=True, failed=failed)])
+        changed = end(self.buckets, [EndedTrial(number, finished=True, failed=failed)])
         for index, each in changed.items():
             self.buckets[index] = each
         if failed:
@@ -96,7 +96,7 @@ def test_no_order_of_reports_raises_more_false_alarms(seed: int) -> None:
         order = sorted(outcomes, key=lambda number: (not outcomes[number], random.random()))
         tripped = False
         for number in order:
-            changed = end(buckets, [Ended(number, finished=True, failed=outcomes[number])])
+            changed = end(buckets, [EndedTrial(number, finished=True, failed=outcomes[number])])
             for index, each in changed.items():
                 buckets[index] = each
             if outcomes[number]:

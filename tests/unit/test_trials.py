@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwave.domain.policy.sequential import Prefix
-from rollwave.domain.policy.trials import Bucket, Ended, draw, end, prefixes, width
+from rollwave.domain.policy.trials import Bucket, EndedTrial, draw, end, prefixes, width
 
 
 def drawn(claims: list[list[int]]) -> list[Bucket]:
@@ -51,10 +51,14 @@ def test_every_device_is_in_one_bucket_and_no_bucket_is_wider_than_its_width(cla
 
 def test_devices_that_end_are_counted_in_their_bucket() -> None:
     buckets = [Bucket(10, 25), Bucket(35, 25)]
-    ended = [Ended(10, finished=True, failed=True), Ended(34, finished=True, failed=False), Ended(59, True, True)]
+    ended = [
+        EndedTrial(10, finished=True, failed=True),
+        EndedTrial(34, finished=True, failed=False),
+        EndedTrial(59, True, True),
+    ]
     assert end(buckets, ended) == {0: Bucket(10, 25, 2, 1), 1: Bucket(35, 25, 1, 1)}
-    assert end(buckets, [Ended(9, finished=True, failed=True)]) == {}, "of a test before this one"
-    assert end(buckets, [Ended(35, finished=False, failed=True)]) == {1: Bucket(35, 25, 0, 1)}
+    assert end(buckets, [EndedTrial(9, finished=True, failed=True)]) == {}, "of a test before this one"
+    assert end(buckets, [EndedTrial(35, finished=False, failed=True)]) == {1: Bucket(35, 25, 0, 1)}
 
 
 def test_a_prefix_ends_with_each_bucket() -> None:

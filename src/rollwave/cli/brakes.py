@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,8 +71,9 @@ def _halt_everyone(reason: str | None, *, lift: bool) -> None:
     from rollwave.cli.database import with_pool
     from rollwave.store import brakes
 
-    change = partial(brakes.lift, reason=reason) if lift else partial(brakes.halt, reason=reason or "")
-    number, failed = with_pool(partial(_of_each_tenant, change=partial(change, actor=getpass.getuser())))
+    together, change = (brakes.lift_tenants, brakes.lift) if lift else (brakes.halt_tenants, brakes.halt)
+    said: dict[str, Any] = {"actor": getpass.getuser(), "reason": reason if lift else reason or ""}
+    number, failed = with_pool(partial(_change_all, partial(together, **said), partial(change, **said)))
     say(f"sending is {'not halted' if lift else 'halted'} for {number} tenant{'s' * (number != 1)}")
     for tenant, error in failed.items():
         typer.echo(f"Error: {'not lifted' if lift else 'not halted'} for {tenant}: {error}", err=True)
@@ -79,18 +81,23 @@ def _halt_everyone(reason: str | None, *, lift: bool) -> None:
         raise typer.Exit(1)
 
 
-async def _of_each_tenant(
-    pool: Pool, change: Callable[[Pool, str], Awaitable[object]]
+async def _change_all(
+    together: Callable[[Pool, Sequence[str]], Awaitable[object]],
+    change: Callable[[Pool, str], Awaitable[object]],
+    pool: Pool,
 ) -> tuple[int, dict[str, BaseException]]:
-    """Change each tenant, also after one failed. Returns the number of changed tenants, and the errors of the others.
+    """Change all tenants together; if that fails, each by itself, also after one failed.
 
-    An unavailable database raises.
+    Returns the number of changed tenants, and the errors of the others. An unavailable database raises.
     """
     from rollwave.store import brakes
     from rollwave.store.outage import is_away
 
     failed: dict[str, BaseException] = {}
     tenants = await brakes.tenants(pool)
+    with suppress(Exception):
+        await together(pool, tenants)
+        return len(tenants), failed
     for tenant in tenants:
         try:
             await change(pool, tenant)

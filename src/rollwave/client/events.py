@@ -17,12 +17,10 @@ from rollwave.domain.events import (
     CampaignMoved,
     CampaignRunning,
     GivenUp,
-    GuardrailTripped,
-    SegmentQuarantined,
-    SegmentReleased,
     Unknown,
     WaveOpened,
 )
+from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined, SegmentReleased
 
 
 @dataclass(frozen=True, slots=True)

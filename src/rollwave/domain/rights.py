@@ -1,19 +1,17 @@
-"""The rights of each role on each table, sequence and function, and the statements that repair differences.
+"""The rights that each role must have on each table, sequence and function, and the shape of those that it has.
 
 The engine works as ``pulse_app``; ``rollwave_due`` owns the functions that find due campaigns. On Rollwave's own
 tables, no role but the owner has further rights. On a host's tables, ``pulse_app`` gets the rights that the
-engine needs, and nothing is revoked. Policies are in :mod:`rollwave.domain.row_security`.
+engine needs, and nothing is revoked. Policies are in :mod:`rollwave.domain.row_security`;
+:mod:`rollwave.domain.rights_repaired` repairs differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 ENGINE, DUE = "pulse_app", "rollwave_due"
-
-ROLES = "roles"
-"""The place of repairs that come first, since nothing else can be checked before."""
 
 SHARED: Mapping[str, str] = {
     "tenants": "SELECT INSERT",
@@ -61,7 +59,7 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
     (ENGINE, "UPDATE", "rollwave_installation"): ("id", "bound_to", "bound_at"),
     (DUE, "SELECT", "ota_campaigns"): (
         *("tenant_id", "id", "status", "settled_at", "targeted_devices"),
-        *("pending", "downloading", "installing", "policy_revision"),
+        *("pending", "downloading", "installing", "policy_revision", "unstored_after"),
     ),
     (DUE, "SELECT", "rollwave_brakes"): ("tenant_id", "kind", "starts_at", "ends_at"),
     (ENGINE, "UPDATE", "ota_campaign_policies"): (
@@ -84,6 +82,7 @@ CALLED = (
     *("ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here"),
     *("rollwave_host_devices", "rollwave_host_labels", "rollwave_host_labels_of", "rollwave_labels"),
     *("rollwave_labels_of", "rollwave_record_devices", "rollwave_version_key", "rollwave_budget_value"),
+    *("rollwave_unstored", "rollwave_heard", "rollwave_heard_at", "rollwave_microseconds", "rollwave_registered"),
 )
 """Functions that the engine calls."""
 
@@ -97,21 +96,6 @@ TRIGGERS: Mapping[str, Mapping[str, str]] = {
     for table, function in (("tenants", "rollwave_forget_tenant"), ("ota_campaigns", "rollwave_forget_campaign"))
 }
 """Triggers on a host's tables, by table and name. They delete Rollwave's rows of a deleted tenant or campaign."""
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """A difference, described in a phrase, and the SQL that repairs it.
-
-    Attributes:
-        place: repairs with the same place are executed in one transaction.
-        needed: the engine cannot work without this repair. False: a role has too many rights.
-    """
-
-    place: str
-    fault: str
-    command: str
-    needed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,140 +158,3 @@ class Function:
     right_owner: bool
     definer: bool
     grants: Collection[Grant]
-
-
-def missing_roles(found: Collection[str]) -> list[Repair]:
-    """Create missing roles. Everything else can be checked only after that."""
-    return [
-        Repair(
-            ROLES,
-            f"there is no role {role}",
-            f"CREATE ROLE {role} NOLOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE",
-            needed=True,
-        )
-        for role in (ENGINE, DUE)
-        if role not in found
-    ]
-
-
-def schema_repairs(schema: str, may_use: Collection[str]) -> list[Repair]:
-    """Let both roles use the schema, whose name is quoted."""
-    return [
-        Repair("schema", f"{role} lacks USAGE on the schema", f"GRANT USAGE ON SCHEMA {schema} TO {role}", needed=True)
-        for role in (ENGINE, DUE)
-        if role not in may_use
-    ]
-
-
-def table_repairs(table: Table) -> list[Repair]:
-    """Revoke rights that are too many; if there are none, grant the missing ones."""
-    return list(_excess(table)) or list(_missing(table))
-
-
-def _excess(table: Table) -> Iterator[Repair]:
-    if table.adopted:
-        return
-    given: set[tuple[str, str, str | None]] = {(ENGINE, privilege, None) for privilege in table.wanted.split()}
-    given |= {
-        (role, privilege, column)
-        for (role, privilege, name), columns in COLUMNS.items()
-        if name == table.name
-        for column in columns
-    }
-    surplus = [
-        each
-        for each in table.grants
-        if (each.grantee, each.privilege, each.column) not in given and _is_ours_to_take(table, each)
-    ]
-    for grantee, privileges in _by_grantee(surplus).items():
-        command = f"REVOKE {privileges} ON TABLE {table.name} FROM {grantee} CASCADE"
-        yield Repair(table.name, f"{grantee} has {privileges} on {table.name}", command)
-    for sequence, grants in table.sequences.items():
-        allowed = {(ENGINE, "USAGE")} if "INSERT" in table.wanted else set()
-        surplus = [
-            each for each in grants if (each.grantee, each.privilege) not in allowed and _is_ours_to_take(table, each)
-        ]
-        for grantee, privileges in _by_grantee(surplus).items():
-            command = f"REVOKE {privileges} ON SEQUENCE {sequence} FROM {grantee} CASCADE"
-            yield Repair(table.name, f"{grantee} has {privileges} on {sequence}", command)
-
-
-def trigger_repairs(table: Table) -> list[Repair]:
-    """Create the triggers that an adopted table lacks because the host dropped them or the table."""
-    if not table.adopted:
-        return []
-    return [
-        Repair(
-            table.name,
-            f"there is no trigger {name} on {table.name}",
-            f"DO $$ BEGIN CREATE OR REPLACE TRIGGER {name} {definition};"
-            " EXCEPTION WHEN feature_not_supported THEN NULL; END $$",  # distributed tables of Citus have no triggers
-        )
-        for name, definition in TRIGGERS.get(table.name, {}).items()
-        if name not in table.triggers
-    ]
-
-
-def _is_ours_to_take(table: Table, grant: Grant) -> bool:
-    """Whether a grant is revoked: on Rollwave's own tables always, on the shared ones if default privileges gave it."""
-    return not grant.of_owner and (table.name in OWN or grant.by_default)
-
-
-def _missing(table: Table) -> Iterator[Repair]:
-    has = {(each.grantee, each.privilege, each.column) for each in table.grants}
-    lacks = [each for each in table.wanted.split() if (ENGINE, each, None) not in has]
-    if lacks:
-        privileges = ", ".join(lacks)
-        command = f"GRANT {privileges} ON TABLE {table.name} TO {ENGINE}"
-        yield Repair(table.name, f"{ENGINE} lacks {privileges} on {table.name}", command, needed=True)
-    for (role, privilege, name), columns in COLUMNS.items():
-        if name == table.name and not has >= {(role, privilege, column) for column in columns}:
-            of = ", ".join(columns)
-            command = f"GRANT {privilege} ({of}) ON TABLE {name} TO {role}"
-            yield Repair(table.name, f"{role} lacks {privilege} ({of}) on {name}", command, needed=True)
-    for sequence, grants in table.sequences.items():
-        given = {(each.grantee, each.privilege) for each in grants}
-        if "INSERT" in table.wanted and (ENGINE, "USAGE") not in given:
-            command = f"GRANT USAGE ON SEQUENCE {sequence} TO {ENGINE}"
-            yield Repair(table.name, f"{ENGINE} lacks USAGE on {sequence}", command, needed=True)
-
-
-def function_repairs(function: Function, schema: str) -> list[Repair]:
-    """Set the right owner first. Then let only the engine, or no role, call the function."""
-    name, signature = function.name, function.signature
-    of_due = name in DEFINERS
-    if of_due and not function.right_owner:
-        # A new owner needs the right to create objects in the schema during this statement.
-        command = (
-            f"GRANT CREATE ON SCHEMA {schema} TO {DUE}; ALTER FUNCTION {signature} OWNER TO {DUE};"
-            f" REVOKE CREATE ON SCHEMA {schema} FROM {DUE}"
-        )
-        return [Repair(name, f"the function {name} does not belong to {DUE}", command)]
-    if of_due and not function.definer:
-        command = _as_owner(f"ALTER FUNCTION {signature} SECURITY DEFINER", of_due=of_due)
-        return [Repair(name, f"the function {name} does not run with the rights of {DUE}", command, needed=True)]
-    callers = {ENGINE} if name in CALLED else set()
-    repairs = [
-        Repair(
-            name,
-            f"{grantee} has EXECUTE on the function {name}",
-            _as_owner(f"REVOKE ALL ON FUNCTION {signature} FROM {grantee} CASCADE", of_due=of_due),
-        )
-        for grantee in sorted({each.grantee for each in function.grants} - callers)
-    ]
-    if callers - {each.grantee for each in function.grants}:
-        command = _as_owner(f"GRANT EXECUTE ON FUNCTION {signature} TO {ENGINE}", of_due=of_due)
-        repairs.append(Repair(name, f"{ENGINE} lacks EXECUTE on the function {name}", command, needed=True))
-    return repairs
-
-
-def _as_owner(command: str, *, of_due: bool) -> str:
-    return f"SET LOCAL ROLE {DUE}; {command}; RESET ROLE" if of_due else command
-
-
-def _by_grantee(grants: Iterable[Grant]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for each in grants:
-        privilege = each.privilege if each.column is None else f"{each.privilege} ({each.column})"
-        found.setdefault(each.grantee, []).append(privilege)
-    return {grantee: ", ".join(sorted(privileges)) for grantee, privileges in sorted(found.items())}

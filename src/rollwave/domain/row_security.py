@@ -16,7 +16,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from rollwave.domain.rights import DUE, ENGINE, Repair, Table
+from rollwave.domain.rights import DUE, ENGINE, Table
+from rollwave.domain.rights_repaired import Repair
 
 OF_TENANT = "tenant_id = NULLIF(current_setting('app.tenant_id', true), '')"
 _CONFINED = f"current_user <> '{ENGINE}' OR {OF_TENANT}"
@@ -26,6 +27,7 @@ _DUE = (
     " OR status = 'CREATED' AND targeted_devices IS NOT NULL"
     " OR status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND settled_at IS NULL"
     " AND (pending > 0 OR downloading > 0 OR installing > 0)"
+    " OR status NOT IN ('CREATED', 'RUNNING', 'PAUSED') AND unstored_after IS NOT NULL"
 )
 
 _OPEN = "rollwave_host"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.events import CampaignCancelled
-from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.store import campaigns, cancels, events, executions
+from rollwave.engine.stop import skip_first
+from rollwave.store import campaigns, cancels, events
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 
@@ -29,5 +29,5 @@ async def begin_cancel(
     if devices is not None:
         await events.append(connection, *key, CampaignCancelled(devices, reason), actor=actor)
     if status is not campaign.status:
-        await executions.skip_unsent(connection, *key, limit=MAX_SKIPPED_WITH_THE_STOP, reason=SKIPPED_BECAUSE)
+        await skip_first(connection, *key)
     return status

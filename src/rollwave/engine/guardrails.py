@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rollwave.domain.events import ENGINE, GuardrailTripped, SegmentQuarantined
+from rollwave.domain.events import ENGINE
 from rollwave.domain.execution import Place
 from rollwave.domain.policy import guardrail, trials
 from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope, TripAction
 from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
-from rollwave.domain.policy.trials import Ended, prefixes
+from rollwave.domain.policy.trials import EndedTrial, prefixes
+from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
 from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store
@@ -63,11 +64,11 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
 class _Change:
     """What devices that ended add to one test. ``numbered``: those that have a dispatch number."""
 
-    numbered: list[Ended] = field(default_factory=list)
+    numbered: list[EndedTrial] = field(default_factory=list)
     finished: int = 0
     failed: int = 0
 
-    def add(self, ended: Sequence[Ended], *, numbered: bool) -> None:
+    def add(self, ended: Sequence[EndedTrial], *, numbered: bool) -> None:
         if numbered:
             self.numbered += ended
         else:
@@ -85,15 +86,15 @@ class _Cell:
 
     place: Place | None
     numbered: bool
-    plain: list[Ended] = field(default_factory=list)
+    plain: list[EndedTrial] = field(default_factory=list)
     others: list[tuple[int, Trial]] = field(default_factory=list)
 
-    def ended(self, rule: GuardrailRule) -> list[Ended]:
+    def ended(self, rule: GuardrailRule) -> list[EndedTrial]:
         """The devices that a guardrail counts."""
         if not self.others:
             return self.plain
         looked_at = (
-            Ended(number, guardrail.is_new(each), guardrail.fails_anew(rule, each)) for number, each in self.others
+            EndedTrial(number, guardrail.is_new(each), guardrail.fails_anew(rule, each)) for number, each in self.others
         )
         return self.plain + [each for each in looked_at if each.finished or each.failed]
 
@@ -107,7 +108,7 @@ def _cells(of_devices: Iterable[Trial]) -> Iterable[_Cell]:
         if (cell := cells.get(key)) is None:
             cell = cells[key] = _Cell(place, number is not None)
         if each.failure is None and not each.before:
-            cell.plain.append(Ended(number or 0, finished=True, failed=False))
+            cell.plain.append(EndedTrial(number or 0, finished=True, failed=False))
         else:
             cell.others.append((number or 0, each))
     return cells.values()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from rollwave.domain.campaign import FINAL, Action, CampaignStatus
-from rollwave.domain.events import SegmentReleased
+from rollwave.domain.policy_events import SegmentReleased
 from rollwave.domain.role import Role
 from rollwave.engine import guardrails
 from rollwave.engine.approval import require_approver
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.locked_campaign import under_policy
-from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
+from rollwave.engine.stop import skip_first
 from rollwave.errors import Conflict, NotFound
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, segment_quarantine
+from rollwave.store import campaigns, events, segment_quarantine
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.rejected_values import Written, refusing
 
@@ -140,11 +140,5 @@ async def _move(
             cut=not reason,
         )
         if status is CampaignStatus.ABORTED and campaign.status is not status:
-            await executions.skip_unsent(
-                connection,
-                tenant_id,
-                campaign.id,
-                limit=MAX_SKIPPED_WITH_THE_STOP,
-                reason=SKIPPED_BECAUSE,
-            )
+            await skip_first(connection, tenant_id, campaign.id)
         return status

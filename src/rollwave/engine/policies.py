@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rollwave.domain.campaign import FINAL, CampaignRef, CampaignStatus
-from rollwave.domain.events import PolicyEdited
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.located import Located, Plain
@@ -20,6 +19,7 @@ from rollwave.domain.policy.edits import check_edit
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.rules import own_times
 from rollwave.domain.policy.time_gates import ignores_freezes
+from rollwave.domain.policy_events import PolicyEdited
 from rollwave.domain.role import Role
 from rollwave.engine import guardrails, placing
 from rollwave.engine.approval import require_approver

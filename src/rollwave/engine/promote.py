@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.events import ENGINE, WaveOpened, WavePromoted
+from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy_events import WavePromoted
 from rollwave.domain.role import Role
 from rollwave.engine.locked_campaign import lock_campaign
 from rollwave.engine.queue_facts import PresentWave, read_wave

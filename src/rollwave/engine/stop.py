@@ -11,6 +11,7 @@ from typing import Any
 from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
+from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import TripAction
 from rollwave.domain.policy.guardrail import Trial, Trip
 from rollwave.domain.policy.rules import Guardrail
@@ -30,6 +31,7 @@ MAX_SKIPPED_WITH_THE_STOP, MAX_SKIPPED_PER_BATCH = 1000, 5000
 batch after it."""
 
 _PAUSED_HINT = "Correct what the reason names, then start the campaign again."
+_TRIPPED_HINT = "Find out why the devices fail, then start the campaign again: the guardrail then begins a new test."
 
 SKIPPED_BECAUSE = "campaign aborted before its turn"
 
@@ -61,7 +63,8 @@ class Stopped:
         if self.to is self.counters.status:
             return
         if self.to is CampaignStatus.PAUSED:
-            paused = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
+            hint = _TRIPPED_HINT if self.trips else _PAUSED_HINT
+            paused = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=hint)
             report(_log, "ota_campaign_held", paused, **fields)
             return
         metrics.auto_aborts.inc()
@@ -162,13 +165,7 @@ async def abort(connection: Connection, tenant_id: str, counters: CampaignCounte
     if after(counters.status, Action.TRIP) is None:
         return None
     await campaigns.move(connection, counters, Action.TRIP, tenant_id=tenant_id, actor=ENGINE, reason=reason)
-    await executions.skip_unsent(
-        connection,
-        tenant_id,
-        counters.campaign_id,
-        limit=MAX_SKIPPED_WITH_THE_STOP,
-        reason=SKIPPED_BECAUSE,
-    )
+    await skip_first(connection, tenant_id, counters.campaign_id)
     return Stopped(tenant_id, counters, CampaignStatus.ABORTED, reason)
 
 
@@ -187,6 +184,16 @@ async def pause_unreadable(
         connection, counters, Action.PAUSE_UNREADABLE, tenant_id=tenant_id, actor=ENGINE, reason=reason
     )
     return Stopped(tenant_id, counters, to, reason)
+
+
+async def skip_first(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:
+    """Skip the first devices of a campaign that this transaction has aborted. Workers skip the others.
+
+    Needs the campaign's lock.
+    """
+    await executions.skip_unsent(
+        connection, tenant_id, campaign_id, limit=MAX_SKIPPED_WITH_THE_STOP, reason=SKIPPED_BECAUSE
+    )
 
 
 async def skip_rest(

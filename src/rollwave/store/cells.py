@@ -21,7 +21,7 @@ from rollwave.store.queries import load
 _sql = load("cells")
 
 
-class Ended(NamedTuple):
+class EndedDevice(NamedTuple):
     """A device that is ``SUCCESS`` or ``FAILED`` now, and was in flight before."""
 
     campaign_id: CampaignId
@@ -29,7 +29,7 @@ class Ended(NamedTuple):
     became: ExecutionStatus
 
 
-async def end(connection: Connection, tenant_id: str, ended: Iterable[Ended]) -> None:
+async def end(connection: Connection, tenant_id: str, ended: Iterable[EndedDevice]) -> None:
     """Move devices that were in flight to succeeded or failed. The campaigns' rows are locked."""
     moved: Counter[tuple[CampaignId, int, int, bool]] = Counter()
     for each in ended:
@@ -59,21 +59,21 @@ async def skip(connection: Connection, tenant_id: str, campaign_id: CampaignId, 
         await connection.execute(_sql["skip"], tenant_id, campaign_id, *columns)
 
 
-class Queue(NamedTuple):
+class QueueCounts(NamedTuple):
     """The devices of a campaign. ``counts``: of each wave, by its number. ``groups``: those that wait, by segments."""
 
     counts: dict[int, WaveCounts]
     groups: tuple[SegmentGroup, ...]
 
 
-async def queue(connection: Connection, campaign: Campaign, *, zoned: bool) -> Queue:
+async def queue(connection: Connection, campaign: Campaign, *, zoned: bool) -> QueueCounts:
     """Count the campaign's devices by wave, and those that wait for their first command by group.
 
     ``zoned``: windows depend on the time zones of devices, so that these make groups of their own.
     """
     statement = _sql["queue_by_zone" if zoned else "queue"]
     rows = await connection.fetch(statement, campaign.tenant_id, campaign.id, campaign.wave)
-    return Queue(
+    return QueueCounts(
         {wave: WaveCounts(*numbers[:6]) for wave, _, _, *numbers in rows if wave is not None},
         tuple(SegmentGroup(zone, held_back, *numbers[6:]) for wave, zone, held_back, *numbers in rows if wave is None),
     )

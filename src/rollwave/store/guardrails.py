@@ -68,7 +68,7 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class OpenTest:
     """A test that has not tripped, with its group and its numbers."""
 
     number: int
@@ -195,10 +195,10 @@ async def match_counters(connection: Connection, campaign: Campaign, names: Sequ
     await connection.execute(_sql["match_counters"], campaign.tenant_id, campaign.id, names)
 
 
-async def in_force(connection: Connection, campaign: Campaign, names: Sequence[str]) -> list[InForce]:
+async def in_force(connection: Connection, campaign: Campaign, names: Sequence[str]) -> list[OpenTest]:
     """The tests of guardrails that have not tripped and in which a device has finished, with all of their numbers."""
     rows = await connection.fetch(_sql["in_force"], campaign.tenant_id, campaign.id, names)
-    return [InForce(row["number"], _group(row), _numbers(row)) for row in rows]
+    return [OpenTest(row["number"], _group(row), _numbers(row)) for row in rows]
 
 
 async def trip(connection: Connection, campaign: Campaign, test: int, evidence: Mapping[str, object]) -> bool:
@@ -247,7 +247,7 @@ async def replace_rules(
 class Shown:
     """A test for people. ``tripped_at``: seconds since 1970."""
 
-    test: InForce
+    test: OpenTest
     tripped_at: float | None
     evidence: Mapping[str, object] | None
 
@@ -259,7 +259,7 @@ async def page(
     rows = await connection.fetch(_sql["page"], tenant_id, campaign_id, names, limit)
     return [
         Shown(
-            InForce(row["number"], _group(row), _numbers(row)),
+            OpenTest(row["number"], _group(row), _numbers(row)),
             row["tripped_at"],
             None if row["evidence"] is None else json.loads(row["evidence"]),
         )

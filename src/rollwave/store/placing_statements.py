@@ -90,12 +90,13 @@ class Parts:
             "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
             "segment": self._segment,
             "budget_values": self._budget_values,
+            "held_for": self._held_for,
             "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
             "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
             "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
             "counts": lambda: ", ".join(f"count(*) FILTER (WHERE {self._fit(each)}) AS fits_{each}" for each in waves),
             "sums": lambda: ", ".join(f"COALESCE(sum(fits_{each}), 0)" for each in waves),
-            "value": lambda: self._add(label_text(self._placing.order_by or "", self._next)),
+            "value": lambda: self._value(self._placing.order_by or ""),
             "order_of_value": lambda: self._add(label_order(self._placing.order_by or "", self._next)),
         }
 
@@ -123,6 +124,10 @@ class Parts:
         bound = f"COALESCE(({self._bounds}::bigint[])[{number + 1}], {LAST_KEY})"
         return f"WHEN {self._fit(number)} AND l.key <= {bound} THEN {number}"
 
+    def _value(self, key: str) -> str:
+        """The value of a label as it is stored in an index: of a long one its beginning and a hash."""
+        return f"rollwave_budget_value({self._add(label_text(key, self._next))})"
+
     def _segment(self) -> str:
         """The labels of the segment, as jsonb."""
         keys = self._placing.labels
@@ -133,15 +138,19 @@ class Parts:
         pairs = []
         for key in keys:
             name = self._add(Fragment(f"${self._next}::text", (key,)))
-            pairs.append(f"{name}, {self._add(label_text(key, self._next))}")
+            pairs.append(f"{name}, {self._value(key)}")
         return f"jsonb_build_object({', '.join(pairs)})"
 
     def _budget_values(self) -> str:
-        """The values of the budgets' labels. A long one stands for itself with its beginning and a hash."""
+        """The values of the budgets' labels."""
         if not self._placing.budgets:
             return "NULL::text[]"
-        values = (self._add(label_text(key, self._next)) for key, _ in self._placing.budgets)
-        return f"ARRAY[{', '.join(f'rollwave_budget_value({each})' for each in values)}]"
+        return f"ARRAY[{', '.join(self._value(key) for key, _ in self._placing.budgets)}]"
+
+    def _held_for(self) -> str:
+        """The number of the budget that holds a device with these ``budget_values`` while it is placed. NULL: none."""
+        cases = (f"WHEN budget_values[{number}] IS NOT NULL THEN {number}" for number in self._placing.holding)
+        return f"CASE {' '.join(cases)} END" if self._placing.holding else "NULL::int"
 
     def _key(self) -> str:
         """The order key of a device: a number of 44 bits."""

@@ -26,25 +26,25 @@ MAX_CACHED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class DocumentInForce:
     """The document that a campaign follows. ``fault``: why it cannot be read. Both None: the campaign has none."""
 
     document: PolicyDocument | None = None
     fault: str | None = None
 
 
-_cached: OrderedDict[tuple[str, int, int, str], InForce] = OrderedDict()
+_cached: OrderedDict[tuple[str, int, int, str], DocumentInForce] = OrderedDict()
 
 
-async def in_force(connection: Connection, row: asyncpg.Record) -> InForce:
+async def in_force(connection: Connection, row: asyncpg.Record) -> DocumentInForce:
     """The document of a campaign's row, as ``campaigns.get`` reads it."""
     tenant_id, campaign_id, revision, version = (
         row[each] for each in ("tenant_id", "id", "policy_revision", "row_version")
     )
     if revision is None:
-        return InForce()
+        return DocumentInForce()
     if version is None:
-        return InForce(fault=f"revision {revision} of the policy does not exist")
+        return DocumentInForce(fault=f"revision {revision} of the policy does not exist")
     key = (tenant_id, campaign_id, revision, version)
     if (found := _cached.get(key)) is None:
         text = await connection.fetchval(_sql["document"], tenant_id, campaign_id, revision)
@@ -55,12 +55,12 @@ async def in_force(connection: Connection, row: asyncpg.Record) -> InForce:
     return found
 
 
-def _read(text: str, revision: int) -> InForce:
+def _read(text: str, revision: int) -> DocumentInForce:
     try:
-        return InForce(validate(Located(json.loads(text))))
+        return DocumentInForce(validate(Located(json.loads(text))))
     except (InvalidPolicy, ValueError, RecursionError) as error:  # a host's SQL wrote it
         reason = error.fault if isinstance(error, InvalidPolicy) else str(error)
-        return InForce(fault=f"revision {revision} of the policy cannot be read: {reason}")
+        return DocumentInForce(fault=f"revision {revision} of the policy cannot be read: {reason}")
 
 
 def stored_times(row: asyncpg.Record) -> OwnTimes | None:

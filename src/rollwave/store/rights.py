@@ -9,15 +9,10 @@ from typing import NamedTuple
 
 import asyncpg
 
-from rollwave.domain.rights import (
-    FUNCTIONS,
-    OWN,
+from rollwave.domain.rights import FUNCTIONS, OWN, SHARED, Function, Grant, Table
+from rollwave.domain.rights_repaired import (
     ROLES,
-    SHARED,
-    Function,
-    Grant,
     Repair,
-    Table,
     function_repairs,
     missing_roles,
     schema_repairs,

@@ -27,13 +27,10 @@ from rollwave.api.schemas.campaigns import (
     CampaignList,
     CampaignState,
     CreatedCampaign,
-    EventList,
-    ExecutionList,
-    Explanation,
     Promotion,
     RetriedDevices,
-    Waiting,
 )
+from rollwave.api.schemas.executions import EventList, ExecutionList, Explanation, Waiting
 from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus

@@ -58,7 +58,7 @@ def draw(last: Bucket | None, dispatched: int, numbers: Iterable[int]) -> list[B
     return changed
 
 
-class Ended(NamedTuple):
+class EndedTrial(NamedTuple):
     """A device with a dispatch ``number`` has ``finished`` (it had not before), or now counts as ``failed``."""
 
     number: int
@@ -66,7 +66,7 @@ class Ended(NamedTuple):
     failed: bool
 
 
-def end(buckets: Sequence[Bucket], ended: Iterable[Ended]) -> dict[int, Bucket]:
+def end(buckets: Sequence[Bucket], ended: Iterable[EndedTrial]) -> dict[int, Bucket]:
     """Count devices that ended in their buckets, ordered by number. Returns those that changed, by their index."""
     starts = [each.first for each in buckets]
     finished, failed = [0] * len(starts), [0] * len(starts)

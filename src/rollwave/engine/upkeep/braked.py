@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rollwave.domain import brakes as rules
 from rollwave.domain.brakes import Brake, BrakeKind
-from rollwave.domain.events import ENGINE, SendingResumed, SendingStopped
+from rollwave.domain.events import ENGINE
 from rollwave.domain.policy.time_gates import ignores_freezes
+from rollwave.domain.policy_events import SendingResumed, SendingStopped
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.log import get_logger
 from rollwave.store import brakes, campaigns, events

@@ -25,7 +25,7 @@ from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, listeners, overdue
 from rollwave.store.campaigns import Campaign
-from rollwave.store.cells import Ended
+from rollwave.store.cells import EndedDevice
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
 from rollwave.store.overdue import Failed, Overdue, Postponed
@@ -175,7 +175,7 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
         tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
     [moved] = await counters.count(connection, campaign.tenant_id, tally)
     placed = [
-        Ended(campaign.id, each.device.place, ExecutionStatus.FAILED)
+        EndedDevice(campaign.id, each.device.place, ExecutionStatus.FAILED)
         for each in failed
         if each.device.place is not None
     ]

@@ -8,8 +8,8 @@ from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.document.schedule import AtEnd
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
-from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.store import campaigns, executions
+from rollwave.engine.stop import skip_first
+from rollwave.store import campaigns
 from rollwave.store.database import Connection
 
 SCHEDULE_ENDED = "schedule ended"
@@ -29,9 +29,8 @@ async def end_if_over(connection: Connection, locked: CampaignUnderPolicy) -> bo
     if rule.at_end is AtEnd.CANCEL:
         await begin_cancel(connection, campaign, actor=ENGINE, reason=SCHEDULE_ENDED)
         return True
-    key = campaign.tenant_id, campaign.id
     await campaigns.move(
         connection, campaign, Action.ABORT, tenant_id=campaign.tenant_id, actor=ENGINE, reason=SCHEDULE_ENDED
     )
-    await executions.skip_unsent(connection, *key, limit=MAX_SKIPPED_WITH_THE_STOP, reason=SKIPPED_BECAUSE)
+    await skip_first(connection, campaign.tenant_id, campaign.id)
     return True

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.events import ENGINE, WaveChanged, WaveOpened
+from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.document.model import OnFail, PolicyDocument
 from rollwave.domain.policy.waves import GateDecision, WaveState
+from rollwave.domain.policy_events import WaveChanged
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.queue_facts import PresentWave, read_wave

@@ -5,7 +5,8 @@ ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS policy_revision integer,          -- the document in force; NULL: the flat columns
     ADD COLUMN IF NOT EXISTS placement jsonb,                  -- how far its devices are placed by the document; NULL: all are
     ADD COLUMN IF NOT EXISTS segment_turn integer NOT NULL DEFAULT 0,         -- the last segment that a claim took from
-    ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0; -- devices that the pace allowed before and nobody took
+    ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0, -- devices that the pace allowed before and nobody took
+    ADD COLUMN IF NOT EXISTS pace_claims double precision[]; -- claims of the last tick: epoch seconds, devices, and so on; NULL: none
 
 -- Where a device stands in its campaign's queue. Flat columns: segment 0 and position 0, so that the lowest id goes first.
 -- With a document, segments begin at 1, and position is (number of the wave + 1) * 2^44 + the place by the policy's order;

@@ -16,6 +16,19 @@ WITH placed AS (
 )
 SELECT pg_notify('rollwave_due', $1) FROM placed;
 
+-- name: halt_tenants
+-- As halt, for tenants ($1, sorted: two such statements must not wait for each other). Needs a login that bypasses row-level security.
+WITH placed AS (
+    INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by, reason)
+    SELECT tenant_id, 'halt', $2, $3, $4 FROM unnest($1::text[]) AS t (tenant_id)
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, kind, name, reason, starts_at
+), written AS (
+    INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, reason, starts_at)
+    SELECT tenant_id, kind, name, 'set', $3, reason, starts_at FROM placed
+)
+SELECT count(pg_notify('rollwave_due', '')) FROM placed;
+
 -- name: lift
 -- Remove a brake. Not applied (0): there is none of this name.
 WITH gone AS (
@@ -26,6 +39,17 @@ WITH gone AS (
     SELECT $1, kind, name, 'lifted', $4, $5, starts_at, LEAST(ends_at, statement_timestamp()) FROM gone
 )
 SELECT count(pg_notify('rollwave_due', $1)) FROM gone;
+
+-- name: lift_tenants
+-- As lift, for the halts of tenants ($1, sorted).
+WITH gone AS (
+    DELETE FROM rollwave_brakes WHERE tenant_id = ANY ($1::text[]) AND kind = 'halt' AND name = $2
+    RETURNING tenant_id, kind, name, starts_at, ends_at
+), written AS (
+    INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, reason, starts_at, ends_at)
+    SELECT tenant_id, kind, name, 'lifted', $3, $4, starts_at, statement_timestamp() FROM gone
+)
+SELECT count(pg_notify('rollwave_due', '')) FROM gone;
 
 -- name: freezes
 -- Ordered by name.
