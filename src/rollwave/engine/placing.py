@@ -20,6 +20,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch
 from rollwave.store.placing_statements import Source
+from rollwave.store.segment_quarantine import SegmentChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,21 @@ async def move_sent(connection: Connection, ref: CampaignRef, began: str, *, aft
     return SentMoved(locked.up_to if locked.scanned == limit else None)
 
 
+async def forget(connection: Connection, campaign: Campaign, *, limit: int) -> bool:
+    """Forget which devices budgets hold, ``limit`` at a time, before the first is placed anew. Returns whether done."""
+    if campaign.targeted_up_to or campaign.filled or not moves(campaign):
+        return True
+    return await budgets.forget_held(connection, campaign, limit=limit)
+
+
 async def place_next(
     connection: Connection, campaign: Campaign, document: PolicyDocument, found: Survey, *, limit: int
 ) -> Batch:
-    """Place the campaign's next devices. Needs the campaign's lock."""
+    """Place the campaign's next devices: the last ones if fewer than ``limit`` were read. Needs the campaign's lock."""
+    if campaign.filled:
+        return Batch(0, None, 0, 0, 0, SegmentChanges())
     source, of, after = await source_of(connection, campaign), placing_of(document), campaign.targeted_up_to or ""
     if source.group_id is None:
-        await budgets.forget_held(connection, campaign, limit=limit)
         return await placing.move(connection, source, of, found, after=after, limit=limit)
     before = campaign.targeted_devices or 0
     return await placing.insert(connection, source, of, found, after=after, limit=limit, before=before)

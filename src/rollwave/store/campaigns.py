@@ -135,6 +135,12 @@ class Campaign:
         return began
 
     @property
+    def filled(self) -> tuple[int, str, int] | None:
+        """All devices are placed, and the first ones of budgets return to the queue: up to this value and segment."""
+        stored = (self.placement or {}).get("filled")
+        return tuple(stored) if stored else None
+
+    @property
     def being_targeted(self) -> bool:
         """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL

@@ -251,6 +251,11 @@ async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, l
     return total
 
 
+async def filled(connection: Connection, campaign: Campaign, budget: int, value: str, segment: int) -> None:
+    """Record how far the first devices of the values of budgets have returned to the queue."""
+    await connection.execute(_sql["filled"], campaign.tenant_id, campaign.id, budget, value, segment)
+
+
 async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:
     """Record that all devices are placed. Needs the campaign's lock."""
     await connection.execute(_sql["finish"], tenant_id, campaign_id)

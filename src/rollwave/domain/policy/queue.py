@@ -15,6 +15,7 @@ from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.facts import Facts, QueueFacts, SegmentOfDevice
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.pace import Rate, Step
+from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.waves import WaveState
 
 _NO_WINDOWS = Verdict(GateName.WINDOW, None, "the policy has no windows")
@@ -48,8 +49,10 @@ class Queue:
     rooms: Mapping[int, int] | None = None
 
     @property
-    def open_zones(self) -> tuple[str | None, ...]:
-        """The time zones whose segments may be sent to now."""
+    def open_zones(self) -> tuple[str | None, ...] | None:
+        """The time zones whose segments may be sent to now; None: every one, since no window depends on zones."""
+        if not is_zoned(self.document) and self.windows[None].open:
+            return None
         return tuple(zone for zone, verdict in self.windows.items() if verdict.open)
 
     def window_of(self, time_zone: str | None) -> Verdict:

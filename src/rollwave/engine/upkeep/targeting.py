@@ -21,7 +21,7 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import ENGINE, CampaignTargeted
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
-from rollwave.engine import guardrails, placing, stop
+from rollwave.engine import budgets, guardrails, placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.placing import SentMoved
 from rollwave.engine.stop import Stopped
@@ -143,6 +143,8 @@ class Targeter:
         """Place a batch by the campaign's document, after its devices were counted."""
         found, of = campaign.survey, placing_of(document)
         assert found is not None  # the caller checks this
+        if not await placing.forget(connection, campaign, limit=self._batch):
+            return _Step()
         batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
         last = batch.devices < self._batch
         if placing.moves(campaign):
@@ -150,6 +152,7 @@ class Targeter:
         if batch.segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
             return _Step(SOON_SECONDS, stopped=stopped)
+        last = last and await budgets.fill_queue(connection, campaign, document, limit=self._batch)
         if last:
             await placing.finish(connection, campaign.tenant_id, campaign.id, of, found)
         if not placing.moves(campaign):

@@ -4,7 +4,7 @@
 --   {key}: the place of a device in the queue of its wave and segment.
 --   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
 --   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
---   {budget_values}: the values of the budgets' labels.
+--   {budget_values}: the values of the budgets' labels; {held_for}: the budget that holds the device until its turn comes.
 --   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it.
 -- Selectors have parameters after the listed ones.
 
@@ -83,14 +83,14 @@ WITH batch AS (
            CASE WHEN p.mismatch THEN ota_fitting('device type ' || p.device_type || ' does not match the firmware''s, ' || $4::text)
                 WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') END,
            CASE WHEN p.wave IS NULL THEN statement_timestamp() END,
-           CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
+           CASE WHEN p.wave IS NULL THEN 0 WHEN p.held_for IS NULL THEN n.number ELSE -n.number END,
            CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
            CASE WHEN p.wave IS NOT NULL THEN p.budget_values END
     FROM placed p
     LEFT JOIN numbered n ON n.labels = p.segment
     ORDER BY n.number, p.wave, p.key, p.device_id -- a claim then finds the devices of a batch side by side
     ON CONFLICT DO NOTHING
-    RETURNING status, segment, position
+    RETURNING status, segment, position, device_id, budget_values
 ), {cells}
 SELECT (SELECT count(*) FROM batch)::int AS devices,
        (SELECT max(device_id) FROM batch) AS up_to,
@@ -116,7 +116,7 @@ WITH scanned AS (
     SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
         error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
         completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
-        segment = CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
+        segment = CASE WHEN p.wave IS NULL THEN 0 WHEN p.held_for IS NULL THEN n.number ELSE -n.number END,
         position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
         budget_values = p.budget_values
     FROM batch b
@@ -124,7 +124,7 @@ WITH scanned AS (
     LEFT JOIN numbered n ON n.labels = p.segment
     WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
       AND d.status = 'PENDING' AND d.attempt = 0
-    RETURNING d.status, d.segment, d.position, b.was
+    RETURNING d.status, d.segment, d.position, d.device_id, d.budget_values, b.was
 ), {cells}
 SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (SELECT max(device_id) FROM scanned) AS up_to,
@@ -198,10 +198,10 @@ SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FRO
 
 -- name: from_quarantine
 -- The segments under quarantine that devices have left, and those that they have entered.
-(SELECT jsonb_agg(DISTINCT jsonb_build_array(t.was, t.segment))
+(SELECT jsonb_agg(DISTINCT jsonb_build_array(t.was, abs(t.segment)))
  FROM targeted t
  JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = t.was AND s.quarantined_at IS NOT NULL
- WHERE t.segment > 0 AND t.segment <> t.was)::text AS from_quarantine
+ WHERE t.segment <> 0 AND abs(t.segment) <> t.was)::text AS from_quarantine
 
 -- name: placed
 -- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound.
@@ -220,7 +220,8 @@ known AS MATERIALIZED (
            CASE WHEN k.mismatch THEN NULL
                 WHEN row_number() OVER (PARTITION BY k.mismatch, k.wave ORDER BY k.key, k.device_id)
                      > ($9::int[])[k.wave + 1] - COALESCE(t.devices, 0) THEN k.rest
-                ELSE k.wave END AS wave
+                ELSE k.wave END AS wave,
+           {held_for} AS held_for
     FROM known k
     LEFT JOIN taken t ON t.wave = k.wave
 ), wanted AS (
@@ -252,11 +253,25 @@ new_segments AS (
 
 -- name: cells
 in_cells AS (
-    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting)
-    SELECT $1, $2, (position >> 44)::int - 1, segment, count(*)::int
+    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting, held)
+    SELECT $1, $2, (position >> 44)::int - 1, abs(segment), count(*)::int, (count(*) FILTER (WHERE segment < 0))::int
     FROM targeted WHERE status = 'PENDING'
     GROUP BY 3, 4
-    ON CONFLICT (tenant_id, campaign_id, wave, segment) DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting
+    ON CONFLICT (tenant_id, campaign_id, wave, segment)
+    DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting, held = l.held + EXCLUDED.held
+), held AS ( -- the first devices of each value return to the queue when all are placed (budgets.next_held)
+    SELECT held_for AS budget, budget_values[held_for] AS value, -segment AS segment, position, device_id
+    FROM (SELECT *, {held_for} AS held_for FROM targeted WHERE segment < 0) AS t
+), in_held AS (
+    INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
+    SELECT $1, $2, * FROM held
+    ON CONFLICT DO NOTHING -- a host's SQL has inserted the execution anew
+), of_values AS (
+    INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, held_segments)
+    SELECT $1, $2, budget, value, array_agg(DISTINCT segment) FROM held GROUP BY budget, value
+    ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE
+    SET held_segments = ARRAY(SELECT DISTINCT unnest(v.held_segments || EXCLUDED.held_segments) ORDER BY 1)
+    WHERE NOT v.held_segments @> EXCLUDED.held_segments
 )
 
 -- name: rank
@@ -280,7 +295,7 @@ DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
 -- Begin to place the devices never sent to. Nothing is sent until all are placed. The campaign is locked.
 WITH emptied AS (
     UPDATE ota_campaign_cells SET waiting = 0, held = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
-), unheld AS ( -- budgets hold nobody until all are placed: ota_campaign_budget_held is emptied meanwhile (budgets.forget)
+), unheld AS ( -- the rows of held devices are deleted before the first is placed (budgets.forget_held)
     DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
 )
 UPDATE ota_campaigns
@@ -314,6 +329,11 @@ SET targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
     pending = pending - $6, skipped = skipped + $6
 WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
 RETURNING total_devices;
+
+-- name: filled
+-- Record the last value ($4) of a budget ($3) and segment ($5) whose first devices have returned to the queue. The campaign is locked.
+UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('filled', jsonb_build_array($3::int, $4::text, $5::int))
+WHERE tenant_id = $1 AND id = $2;
 
 -- name: finish
 -- The devices of the group are placed. The campaign is locked.
