@@ -118,8 +118,29 @@ def _place(placed: Placed | None) -> Place:
     return Place(f"(1 + n % {placed.segments})::int", f"(1::bigint << {WAVE_BITS}) + {key}", values)
 
 
+_FIRST_OF_SITES = f"""
+WITH ranked AS (
+    SELECT device_id, row_number() OVER (PARTITION BY budget_values[1] ORDER BY position, id) AS rank
+    FROM {TABLE} WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
+), held AS (
+    UPDATE {TABLE} d SET segment = -d.segment
+    FROM ranked r
+    WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = r.device_id AND r.rank > $3
+    RETURNING d.budget_values[1] AS value, -d.segment AS segment, d.position, d.device_id
+), rows AS (
+    INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
+    SELECT $1, $2, 1, value, segment, position, device_id FROM held
+)
+INSERT INTO ota_campaign_budget_values (tenant_id, campaign_id, budget, value, held_segments)
+SELECT $1, $2, 1, value, array_agg(DISTINCT segment) FROM held GROUP BY value"""
+
+
 async def _put(pool: Pool, key: Key, placed: Placed) -> None:
     document = parse_data({"version": 1, **placed.document})
+    if placed.sites:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL enable_nestloop = 0")  # nothing has statistics yet
+            await connection.execute(_FIRST_OF_SITES, *key, 1, timeout=600)
     zones: list[str | None] = [*placed.zones] or [None]
     async with pool.acquire() as connection, connection.transaction():
         await policies.insert(connection, key.tenant, key.campaign, document, number=1, actor="bench")
@@ -132,11 +153,12 @@ async def _put(pool: Pool, key: Key, placed: Placed) -> None:
         )
         await connection.execute(
             "INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment,"
-            " waiting, in_flight, succeeded, failed)"
-            " SELECT $1, $2, 0, segment, count(*) FILTER (WHERE status = 'PENDING'),"
+            " waiting, held, in_flight, succeeded, failed)"
+            " SELECT $1, $2, 0, abs(segment), count(*) FILTER (WHERE status = 'PENDING'),"
+            " count(*) FILTER (WHERE segment < 0),"
             " count(*) FILTER (WHERE status IN ('DOWNLOADING', 'INSTALLING')),"
             " count(*) FILTER (WHERE status = 'SUCCESS'), count(*) FILTER (WHERE status = 'FAILED')"
-            f" FROM {TABLE} WHERE tenant_id = $1 AND campaign_id = $2 GROUP BY segment",
+            f" FROM {TABLE} WHERE tenant_id = $1 AND campaign_id = $2 GROUP BY abs(segment)",
             *key,
         )
         await connection.execute(

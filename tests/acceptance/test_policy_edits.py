@@ -10,7 +10,8 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.api import CAMPAIGNS, assert_problem
 from tests.moved_clock import Clock
-from tests.policy_story import HANGS, World, world
+from tests.policy_story import HANGS, MUTE, World, world
+from tests.support import eventually
 
 DEVICES = {
     f"dev-{number:02}": {"attributes": {"ring": "canary" if number < 3 else "prod", "line": number}}
@@ -103,6 +104,52 @@ async def test_an_edit_places_devices_never_sent_to_anew(here: World) -> None:
     assert [(each["name"], each["size"]) for each in shown["waves"]] == [("canary", 5), ("rest", 6)]
     assert shown["status_breakdown"]["SKIPPED"] == 1, "dev-08 fits no wave any more"
     assert len(await campaign.history("placed")) == 1
+
+
+async def test_devices_held_by_a_closed_gate_are_sent_to_again_at_once_when_it_opens(here: World) -> None:
+    """An edit closes the window of all devices for a day, and another opens it. Then a segment is released."""
+    here.fault = lambda _: MUTE
+    policy = {
+        "deadlines": {"answer": "2s", "progress": "2s"},
+        "retry": {"on": ["no_answer"], "max_attempts": 9, "delay": "0s"},
+        "guardrails": [
+            {"name": "lines", "scope": "segment", "per": ["ring"], "action": "quarantine", "threshold": "99%"}
+        ],
+    }
+    campaign = await here.started(policy)
+    await here.sends(12)
+    closed = [{"kind": "deny", "start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z"}]
+    assert (await campaign.edit(policy | {"schedule": {"windows": closed}})).status_code == 200
+    await _are_held(here, for_seconds=3000)
+    before = sum(here.fleet.received.values())
+    assert (await campaign.edit(policy)).status_code == 200
+    await _receive_another(here, 12, before)
+    await here.pool.execute("UPDATE ota_campaign_segments SET quarantined_at = now(), quarantined_because = 'bad'")
+    await _are_held(here, for_seconds=30)
+    before = sum(here.fleet.received.values())
+    for segment in (await campaign.get("/segments"))["segments"]:
+        assert (await campaign.do(f"segments/{segment['number']}/release")).status_code == 200
+    await _receive_another(here, 12, before)
+
+
+async def _are_held(here: World, *, for_seconds: float) -> None:
+    """Wait until no device is due for this time."""
+
+    async def held() -> bool:
+        return bool(
+            await here.pool.fetchval(
+                "SELECT min(due_at) > now() + make_interval(secs => $1) FROM ota_device_status", for_seconds
+            )
+        )
+
+    await eventually(held, timeout=15, what="devices that are held")
+
+
+async def _receive_another(here: World, devices: int, before: int) -> None:
+    """Wait until this many commands have been received since."""
+    await eventually(
+        lambda: sum(here.fleet.received.values()) >= before + devices, timeout=15, what=f"{devices} further commands"
+    )
 
 
 async def test_a_queue_is_ordered_by_a_label(here: World) -> None:

@@ -96,5 +96,4 @@ async def test_a_bad_hardware_revision_is_quarantined_and_released(pool: Pool, b
             "FAILED": failed,
         }
         assert (await client.get(path)).json()["guardrails"][0]["tripped"] is False
-    version = "SELECT DISTINCT version FROM rollwave_device_fields WHERE device_id = $1"
-    assert await pool.fetchval(version, row["device_id"]) == "2.0.0"
+        assert (await client.get(f"/devices/{row['device_id']}")).json()["version"] == "2.0.0"

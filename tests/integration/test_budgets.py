@@ -170,8 +170,11 @@ async def _is_over(host: Connection, campaign: int) -> bool:
 class Placed:
     """A campaign whose devices are placed, and that a test claims and reports for."""
 
-    def __init__(self, pool: Pool, host: Connection, campaign: int, *, claim_batch: int = 100) -> None:
+    def __init__(
+        self, pool: Pool, host: Connection, campaign: int, *, claim_batch: int = 100, place_batch: int = 100
+    ) -> None:
         self._pool, self._host, self.id = pool, host, campaign
+        self._place_batch = place_batch
         self._settings = Settings(ROLLWAVE_CLAIM_BATCH=claim_batch)
 
     @classmethod
@@ -183,9 +186,10 @@ class Placed:
         fleet: Mapping[str, Mapping[str, object]],
         *,
         claim_batch: int = 100,
+        place_batch: int = 100,
     ) -> Placed:
         campaign = await insert_campaign(host, {"order": "id", "guardrails": [], **document}, fleet)
-        placed = cls(pool, host, campaign, claim_batch=claim_batch)
+        placed = cls(pool, host, campaign, claim_batch=claim_batch, place_batch=place_batch)
         await placed.place()
         return placed
 
@@ -194,7 +198,7 @@ class Placed:
         await Upkeep(self._pool, self._settings).look_after(ref)
         placing = "SELECT targeted_devices IS NOT NULL FROM ota_campaigns WHERE id = $1"
         while await self._host.fetchval(placing, self.id):
-            await Targeter(self._pool).target(ref)
+            await Targeter(self._pool, batch=self._place_batch).target(ref)
         await Upkeep(self._pool, self._settings).look_after(ref)
 
     async def claim(self) -> list[str]:
@@ -240,6 +244,42 @@ class Placed:
         for row in waiting:
             values = [each for each in enumerate(row["budget_values"]) if each[1] is not None]
             assert any(flying[each] >= caps[each[0]] for each in values), f"{row} could go: {flying}"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_only_the_first_devices_of_each_value_and_segment_are_in_the_queue_from_the_start(
+    pool: Pool, host: Connection, batch: int
+) -> None:
+    fleet: dict[str, dict[str, object]] = {
+        f"dev-{n:02}": {"site": f"s{n % 3}", "line": f"l{n % 2}", "hw": f"r{n % 2}"} for n in range(14)
+    }
+    fleet["dev-12"], fleet["dev-13"] = {"line": "l0", "hw": "r0"}, {"hw": "r0"}
+    by_site = {"per": "site", "max_in_flight": 1}, {"per": "line", "max_in_flight": 1}
+    document = {"budgets": by_site, "guardrails": BY_HARDWARE}
+    placed = await Placed.start(pool, host, document, fleet, place_batch=batch)
+    first = {f"dev-{n:02}" for n in range(6)}
+    assert await queued(host, placed.id) == {*first, "dev-12", "dev-13"}, "one of each site and segment"
+    await require_right_numbers(host, placed.id)
+    flying = set(await placed.claim())
+    assert flying == {"dev-00", "dev-01", "dev-13"}, "one of each line"
+    await placed.require_all_go_that_may([1, 1])
+    await require_right_numbers(host, placed.id)
+    by_line = {"per": "line", "max_in_flight": 2}, {"per": "site", "max_in_flight": 5000}
+    await placed.edit({"budgets": by_line, "guardrails": BY_HARDWARE})
+    assert await queued(host, placed.id) == {f"dev-{n:02}" for n in range(2, 6)}, "a large maximum holds nobody yet"
+    await require_right_numbers(host, placed.id)
+    assert await placed.claim() == ["dev-02", "dev-03"]
+    await placed.require_all_go_that_may([2, 5000])
+
+
+async def queued(host: Connection, campaign: int) -> set[str]:
+    rows = await host.fetch(
+        "SELECT device_id FROM ota_device_status"
+        " WHERE campaign_id = $1 AND status = 'PENDING' AND attempt = 0 AND segment > 0",
+        campaign,
+    )
+    return {row["device_id"] for row in rows}
 
 
 QUARANTINE = "UPDATE ota_campaign_segments SET quarantined_at = CASE WHEN $2 THEN now() END WHERE labels->>'hw' = $1"
@@ -346,7 +386,8 @@ async def test_no_budget_is_exceeded_and_no_device_waits_that_could_go(pool: Poo
         "waves": [{"name": "first", "size": 15}, {"name": "rest"}],
         "order": dice.choice(["id", "hash"]),
     }
-    placed = await Placed.start(pool, host, document, fleet, claim_batch=dice.choice([1, 3, 7, 100]))
+    sizes = {each: dice.choice([1, 3, 7, 100]) for each in ("claim_batch", "place_batch")}
+    placed = await Placed.start(pool, host, document, fleet, **sizes)
     flying: set[str] = set()
     for step in range(200):
         flying |= set(await placed.claim())

@@ -253,7 +253,8 @@ async def undo_later_migrations(root: Connection) -> None:
                                        DROP promoted_at, DROP promoted_by, DROP matched;
         DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of,
                       rollwave_host_devices, rollwave_host_labels, rollwave_host_labels_of,
-                      rollwave_record_devices, rollwave_budget_value;
+                      rollwave_record_devices, rollwave_budget_value, rollwave_unstored, rollwave_heard,
+                      rollwave_registered, rollwave_heard_at, rollwave_microseconds;
         DELETE FROM rollwave_migrations WHERE version >= 19;
     """)
 

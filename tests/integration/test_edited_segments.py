@@ -13,10 +13,13 @@ from rollwave.domain.policy.document.text import Format
 from rollwave.engine import policies
 from rollwave.engine.policies import Edit
 from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.look import Upkeep
+from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection
-from tests.integration.test_placing import LABELS, cells_agree, create, host, place
+from tests.in_process import long_subscribed_listener
+from tests.integration.test_placing import LABELS, cells_agree, create, host, place, places
 from tests.support import eventually
 
 __all__ = ["host"]
@@ -38,11 +41,11 @@ async def send(host: Connection, pool: Pool, campaign: CampaignId, *, failed: in
     assert await cells_agree(pool, campaign)
 
 
-async def edit(pool: Pool, campaign: CampaignId, document: Mapping[str, Any], *, places: bool = True) -> None:
+async def edit(pool: Pool, campaign: CampaignId, document: Mapping[str, Any], *, then_place: bool = True) -> None:
     await policies.edit_policy(
         pool, Settings(), TENANT, campaign, Edit(json.dumps(document).encode(), Format.JSON), actor="test"
     )
-    if places:
+    if then_place:
         await place(pool, campaign)
         assert await host_is_placed(pool, campaign)
 
@@ -103,7 +106,7 @@ async def test_a_second_edit_while_devices_are_moved_moves_all_of_them_again(hos
     """A worker is in the middle of the devices that were sent to when the second edit comes."""
     campaign = await create(host, pool, {"order": "id"})
     await send(host, pool, campaign)
-    await edit(pool, campaign, {"order": "id", "guardrails": [PER_RACK]}, places=False)
+    await edit(pool, campaign, {"order": "id", "guardrails": [PER_RACK]}, then_place=False)
     async with host.transaction():
         await host.execute("SELECT FROM ota_device_status WHERE device_id = $1 FOR UPDATE", SENT[5])
         first = asyncio.create_task(place(pool, campaign))
@@ -112,7 +115,7 @@ async def test_a_second_edit_while_devices_are_moved_moves_all_of_them_again(hos
             return bool(await host.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
 
         await eventually(waits, what="a worker that waits for the row")
-        await edit(pool, campaign, {"order": "id", "guardrails": [PER_RING]}, places=False)
+        await edit(pool, campaign, {"order": "id", "guardrails": [PER_RING]}, then_place=False)
     await first
     await place(pool, campaign)
     of = await labels(host, campaign)
@@ -130,7 +133,7 @@ async def test_only_a_release_ends_a_quarantine(host: Connection, pool: Pool) ->
         campaign,
     )
     of_rack = '{"rack": "spare"}'
-    await edit(pool, campaign, {"order": "id", "guardrails": [PER_RACK | {"threshold": "60%"}]}, places=False)
+    await edit(pool, campaign, {"order": "id", "guardrails": [PER_RACK | {"threshold": "60%"}]}, then_place=False)
     assert await quarantined(host, campaign) == {of_rack: "bad"}
     both = [PER_RACK | {"per": ["rack", "ring"]}]
     await edit(pool, campaign, {"order": "id", "guardrails": both})
@@ -169,3 +172,39 @@ async def test_a_wave_whose_devices_went_with_an_earlier_one_is_not_mistyped_aft
     await edit(pool, campaign, {"order": "id", "waves": [first, mine, none, {"name": "rest"}]})
     found = await host.fetch("SELECT name, matched FROM ota_campaign_waves WHERE campaign_id = $1 ORDER BY 1", campaign)
     assert [tuple(each) for each in found] == [("first", None), ("mine", 2), ("none", 0), ("rest", None)]
+
+
+async def test_devices_that_other_sql_inserts_are_placed_alone(host: Connection, pool: Pool) -> None:
+    """They wait for that; the others keep their places, and are sent to meanwhile."""
+    waves = [{"name": "first", "size": 3}, {"name": "second", "size": 60}, {"name": "rest"}]
+    document = {"order": "id", "waves": waves, "guardrails": [PER_RACK]}
+    campaign = await create(host, pool, document)
+    await host.execute(
+        "UPDATE ota_campaign_segments SET quarantined_at = now(), quarantined_because = 'bad'"
+        " WHERE labels ->> 'rack' = '1'"
+    )
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
+    before = await places(host, campaign)
+    for device in ("new-1", "new-2"):
+        await host.execute(
+            "INSERT INTO devices (tenant_id, device_id, attributes)"
+            " VALUES ($1, $2, jsonb_build_object('rack', $3::text))",
+            *(TENANT, device, device[-1]),
+        )
+        await host.execute(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id) VALUES ($1, $2, $3)",
+            *(TENANT, campaign, device),
+        )
+    ref = CampaignRef(TenantId(TENANT), campaign, CampaignStatus.RUNNING)
+    async with long_subscribed_listener(pool, host):
+        look = await Upkeep(pool, Settings()).look_after(ref)
+    assert (look.being_targeted, look.unplaced) == (False, True)
+    assert await host_is_placed(pool, campaign)
+    await Targeter(pool).place_inserted(ref)
+    after = await places(host, campaign)
+    assert {each: after[each] for each in before} == before
+    assert {each: after[each][0] for each in ("new-1", "new-2")} == {"new-1": 1, "new-2": 1}, "the first wave is full"
+    assert (await labels(host, campaign))["new-1"] == {"rack": "1"}
+    assert await cells_agree(pool, campaign)
+    sizes = await host.fetch("SELECT size FROM ota_campaign_waves WHERE campaign_id = $1 ORDER BY number", campaign)
+    assert [each["size"] for each in sizes] == [3, len(LABELS) - 3 + 2, 0]

@@ -10,6 +10,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.device_fields import store_fields
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.worker.tick import Ticker
 from rollwave.mqtt.broker import Broker
@@ -43,6 +44,7 @@ async def work(pool: Pool) -> None:
             if each.status is CampaignStatus.ABORTED:
                 await skip_rest(pool, each)
             await upkeep.look_after(each)
+            await store_fields(pool, each)
 
 
 async def counters(host: Connection) -> dict[str, int]:

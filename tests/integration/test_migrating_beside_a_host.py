@@ -24,6 +24,7 @@ JSON_TYPES = {
     "bigint",  # below 2^53, which every reader of JSON can represent
     "boolean",
     "double precision",
+    "double precision[]",
     "integer",
     "jsonb",
     "smallint",

@@ -7,7 +7,7 @@ import pytest
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.queries import load
 
-SEEN = (["dev-1"], [None], ["2.0"], 3600.0)
+SEEN = (["dev-1"], ["2.0"], 3600.0)
 TEST = (1, ["failures"], [-1], [""], [1], [9], [True], [5])
 CANDIDATES: tuple[object, ...] = (1, [1], [9], 1 << 50, 100, [], "x")
 

@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy.admission import Admission, DueAgain, Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.admission import (
+    Admission,
+    AgainInSegments,
+    DueAgain,
+    Waiting,
+    admit,
+    count_waiting,
+    explain,
+    may_go_at,
+)
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts, QueueFacts, SegmentGroup, SegmentOfDevice, Used
 from rollwave.domain.policy.gates import GateName, own
+from rollwave.domain.policy.queue import Queue
 from rollwave.domain.policy.rules import Policy, Wave
 from rollwave.domain.policy.waves import WaveState
 from tests.unit.test_admission import BRAKES, FACTS, NOW, POLICY, SENT_TO
@@ -99,12 +109,7 @@ class Campaign:
         found: dict[int, int] = {}
         for n in in_turn:
             each = self.segments[n]
-            if (
-                self.waiting(n)
-                and not each.quarantined
-                and each.zone in queue.open_zones
-                and sum(found.values()) < fresh
-            ):
+            if self.waiting(n) and not each.quarantined and is_open(queue, each.zone) and sum(found.values()) < fresh:
                 found[n] = self.waiting(n)
         return found
 
@@ -128,7 +133,7 @@ class Campaign:
 
     def _closed(self, admission: Admission, device: Stored) -> bool:
         segment = self.segments[device.segment]
-        return admission.queue is None or segment.quarantined or segment.zone not in admission.queue.open_zones
+        return admission.queue is None or segment.quarantined or not is_open(admission.queue, segment.zone)
 
     @staticmethod
     def _again(device: Stored) -> bool:
@@ -157,6 +162,10 @@ class Campaign:
         )
         place = SegmentOfDevice(each.segment, each.wave, segment_.zone, segment_.quarantined, room)
         return replace(each.facts, segment=place, ahead=ahead, ahead_fresh=ahead)
+
+
+def is_open(queue: Queue, zone: str | None) -> bool:
+    return queue.open_zones is None or zone in queue.open_zones
 
 
 _ENDED = {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED, ExecutionStatus.SKIPPED}
@@ -266,14 +275,17 @@ def test_each_pending_device_is_counted_once_and_under_its_own_gate(
         for gate, of_gate in groupby(sorted(verdicts, key=_gate), key=_gate)
         for first, rest in [(next(of_gate), of_gate)]
     }
-    again = sum(not each.fresh and own(facts, each) not in verdicts for each in pending)
-    due = DueAgain(again, again, again if admission.tokens else 0)
+    in_line = [each for each in pending if own(facts, each) not in verdicts]
+    again = Counter(
+        (each.segment.time_zone, each.segment.quarantined) for each in in_line if not each.fresh and each.segment
+    )
+    of_segments = tuple(AgainInSegments(number, *of) for of, number in again.items())
+    due = DueAgain(again.total(), again.total(), again.total() if admission.tokens else 0, of_segments=of_segments)
     found = count_waiting(admission, facts, pending=len(pending), held=held, due=due)
     assert sum(each.devices for each in found) == len(pending)
     closed_to = [
         next((each.gate for each in explain(admission, facts, device) if not each.open), None)
-        for device in pending
-        if device.fresh or not admission.sends
+        for device in (in_line if admission.sends else pending)
     ]
     counted: Counter[GateName] = Counter()
     for each in found:
@@ -282,7 +294,8 @@ def test_each_pending_device_is_counted_once_and_under_its_own_gate(
     expected = Counter(gate for gate in closed_to if gate is not None and gate not in NUMBERS)
     assert {gate: counted[gate] for gate in expected} == dict(expected)
     may_go = sum(int(str(each.verdict.detail["may_go_now"])) for each in found if "may_go_now" in each.verdict.detail)
-    assert may_go == closed_to.count(None) + again * admission.sends
+    assert may_go == closed_to.count(None)
+    assert len(found) == len({(each.verdict.gate, each.verdict.text) for each in found})
 
 
 NUMBERS = {GateName.IN_FLIGHT, GateName.BYTES, GateName.PACE}

@@ -18,6 +18,6 @@ def test_every_column_that_migrations_add_to_shared_tables_is_listed() -> None:
             continue
         sql = re.sub("--.*", "", each.sql)
         for table, columns in re.findall(r"^ALTER TABLE (\w+)\s+(ADD COLUMN IF NOT EXISTS [^;]*)", sql, re.MULTILINE):
-            added = re.findall(r"ADD COLUMN IF NOT EXISTS (\w+) (double precision|[\w\[\]]+)", columns)
+            added = re.findall(r"ADD COLUMN IF NOT EXISTS (\w+) (double precision[\[\]]*|[\w\[\]]+)", columns)
             found.setdefault(table, {}).update({name: _NAMES.get(type_, type_) for name, type_ in added})
     assert found == ADDED

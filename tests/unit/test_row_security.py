@@ -55,7 +55,8 @@ DUE_OF_TEXT = (
     " ((status = 'ABORTED'::text) AND (settled_at IS NULL)) OR"
     " ((status = 'CREATED'::text) AND (targeted_devices IS NOT NULL)) OR"
     " ((status <> ALL (ARRAY['CREATED'::text, 'RUNNING'::text, 'PAUSED'::text, 'ABORTED'::text])) AND"
-    " (settled_at IS NULL) AND ((pending > 0) OR (downloading > 0) OR (installing > 0))))"
+    " (settled_at IS NULL) AND ((pending > 0) OR (downloading > 0) OR (installing > 0))) OR"
+    " ((status <> ALL (ARRAY['CREATED'::text, 'RUNNING'::text, 'PAUSED'::text])) AND (unstored_after IS NOT NULL)))"
 )
 DUE_OF_VARCHAR = (
     "(((status)::text = ANY ((ARRAY['RUNNING'::character varying, 'PAUSED'::character varying])::text[])) OR"
@@ -63,7 +64,9 @@ DUE_OF_VARCHAR = (
     " (((status)::text = 'CREATED'::text) AND (targeted_devices IS NOT NULL)) OR"
     " (((status)::text <> ALL ((ARRAY['CREATED'::character varying, 'RUNNING'::character varying,"
     " 'PAUSED'::character varying, 'ABORTED'::character varying])::text[])) AND"
-    " (settled_at IS NULL) AND ((pending > 0) OR (downloading > 0) OR (installing > 0))))"
+    " (settled_at IS NULL) AND ((pending > 0) OR (downloading > 0) OR (installing > 0))) OR"
+    " (((status)::text <> ALL ((ARRAY['CREATED'::character varying, 'RUNNING'::character varying,"
+    " 'PAUSED'::character varying])::text[])) AND (unstored_after IS NOT NULL)))"
 )
 
 

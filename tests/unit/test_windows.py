@@ -209,19 +209,3 @@ def test_random_windows_agree_with_the_oracle(
     windows: Sequence[Window], default: tzinfo, device: tzinfo | None
 ) -> None:
     assert_agrees(windows, default, device, datetime(2027, 3, 27, 12, tzinfo=UTC), 36 * 60, every=500)
-
-
-@pytest.mark.parametrize("device", [None, TOKYO])
-def test_when_windows_opened(device: ZoneInfo | None) -> None:
-    """Asked at times in and out of order, each answer is that of looking at every minute before."""
-    windows, cache = (NIGHT, YEAR_END), Openings()
-    first = at("2027-12-16T00:00:00Z")
-    opened: list[int | None] = []
-    for minute in range(2 * 24 * 60):
-        is_open = opening(windows, UTC, device, first + minute * MINUTE).open
-        opened.append((opened[-1] if opened and opened[-1] is not None else minute) if is_open else None)
-    for minute in [*range(200, len(opened), 3), 500, 200, 2000]:
-        for minutes in (5, 30, 120):
-            since = opened[minute]
-            expected = None if since is None or minute - since >= minutes else first + since * MINUTE
-            assert cache.opened_within(windows, UTC, device, first + minute * MINUTE, 60 * minutes) == expected

@@ -84,37 +84,27 @@ MAX_HELD_SECONDS = 3600.0
 """The longest time for which a device that may not be sent to is held before it is looked at again."""
 
 HELD_SECONDS = 60.0
-"""The same where nobody knows when it may be sent to, as under quarantine, so that a release takes effect soon."""
+"""The same where nobody knows when it may be sent to, as under quarantine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A device whose segment may not be sent to: it is due again in ``due_in`` seconds.
+def hold(*, opens_in: float | None, works: bool, progress_timeout: float) -> float:
+    """Hold a device that is due while its segment is closed, so that no claim steps over it.
 
-    ``prolonged``: seconds by which its device timeout is prolonged.
-    """
-
-    due_in: float
-    prolonged: float
-
-
-def hold(*, opens_in: float | None, works: bool, progress_timeout: float, left: float) -> Held:
-    """Hold a device that is due while its segment is closed, so that its clocks stand, and no claim steps over it.
-
-    When the segment opens, the device has at least its progress timeout left, also of the device timeout.
+    When the segment opens, the device has at least its progress timeout left. If it opens earlier, devices that were
+    held are made due then.
 
     Args:
         opens_in: seconds until the segment opens; None: unknown.
         works: its last command was acknowledged, and that attempt has not failed. Otherwise it is sent to again.
-        left: seconds left of its device timeout (:attr:`DeviceTime.left`).
 
-    ``hold`` of overdue.sql decides by the same rule under the row's lock; a test compares the two.
+    Returns:
+        Seconds until the device is due again.
+
+    ``hold`` of standing.sql decides by the same rule under the row's lock; a test compares the two.
     """
     opens_soon = opens_in is not None and opens_in <= MAX_HELD_SECONDS
     wait = HELD_SECONDS if opens_in is None else min(opens_in, MAX_HELD_SECONDS)
-    due_in = wait + progress_timeout if works and opens_soon else wait
-    prolonged = 0.0 if left == inf else wait + max(0.0, progress_timeout - left)
-    return Held(due_in, prolonged)
+    return wait + progress_timeout if works and opens_soon else wait
 
 
 @dataclass(frozen=True, slots=True)

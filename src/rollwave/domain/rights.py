@@ -61,7 +61,7 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
     (ENGINE, "UPDATE", "rollwave_installation"): ("id", "bound_to", "bound_at"),
     (DUE, "SELECT", "ota_campaigns"): (
         *("tenant_id", "id", "status", "settled_at", "targeted_devices"),
-        *("pending", "downloading", "installing", "policy_revision"),
+        *("pending", "downloading", "installing", "policy_revision", "unstored_after"),
     ),
     (DUE, "SELECT", "rollwave_brakes"): ("tenant_id", "kind", "starts_at", "ends_at"),
     (ENGINE, "UPDATE", "ota_campaign_policies"): (
@@ -84,6 +84,7 @@ CALLED = (
     *("ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here"),
     *("rollwave_host_devices", "rollwave_host_labels", "rollwave_host_labels_of", "rollwave_labels"),
     *("rollwave_labels_of", "rollwave_record_devices", "rollwave_version_key", "rollwave_budget_value"),
+    *("rollwave_unstored", "rollwave_heard", "rollwave_heard_at", "rollwave_microseconds", "rollwave_registered"),
 )
 """Functions that the engine calls."""
 

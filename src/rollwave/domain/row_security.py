@@ -26,6 +26,7 @@ _DUE = (
     " OR status = 'CREATED' AND targeted_devices IS NOT NULL"
     " OR status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND settled_at IS NULL"
     " AND (pending > 0 OR downloading > 0 OR installing > 0)"
+    " OR status NOT IN ('CREATED', 'RUNNING', 'PAUSED') AND unstored_after IS NOT NULL"
 )
 
 _OPEN = "rollwave_host"

@@ -14,14 +14,38 @@ from rollwave.domain.execution import Place
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.budgets import Choice, Key, Return, caps_of, freed, keys_of
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import placing_of
 from rollwave.store import budgets as store
-from rollwave.store import campaigns, retries
+from rollwave.store import campaigns, placing, retries
 from rollwave.store.campaigns import Campaign
 from rollwave.store.cells import Ended
-from rollwave.store.database import Connection
+from rollwave.store.database import IN_TURN, Connection
+
+FIRST = (0, "", 0)
+"""The budget, value and segment before all others."""
 
 MAX_ROUNDS = 4
 """Maximum number of batches of candidates that one claim looks at, so that it does not lock the campaign for long."""
+
+
+async def fill_queue(connection: Connection, campaign: Campaign, document: PolicyDocument, *, limit: int) -> bool:
+    """Return the first devices of each value and segment to the queue, after all were placed outside it.
+
+    Reads ``limit`` held devices. Returns whether there are no more.
+    """
+    if not placing_of(document).holding:
+        return True
+    await connection.execute(IN_TURN)
+    caps = caps_of(document)
+    held = await store.next_held(connection, campaign, campaign.filled or FIRST, limit=limit)
+    returns = [Return(each.key, each.segment, caps[each.key.budget - 1]) for each in held]
+    if returns:
+        await store.return_to_queue(connection, campaign, returns)
+    if sum(each.devices for each in held) < limit:
+        return True
+    (number, value), segment, _ = held[-1]
+    await placing.filled(connection, campaign, number, value, segment)
+    return False
 
 
 async def return_owed(connection: Connection, campaign: Campaign) -> None:

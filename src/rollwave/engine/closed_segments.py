@@ -12,7 +12,7 @@ from rollwave.domain.policy.placing import is_zoned
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells
 from rollwave.store.database import Connection
-from rollwave.store.overdue import ClosedSegment, OpenedSegment
+from rollwave.store.standing import ClosedSegment
 
 NOT_PLACED = 0
 """The segment of devices that are not placed. Under a policy document, none of them is sent to."""
@@ -50,19 +50,6 @@ async def closed_among(connection: Connection, locked: CampaignUnderPolicy, segm
         open_ = {number for number, zone in zones.items() if _is_open(time_gates.window(document, zone, now))}
         closed |= asked - open_
     return closed & set(segments)
-
-
-async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[OpenedSegment]:
-    """The segments with devices in flight whose window opened less than a progress timeout ago.
-
-    Needs the campaign's lock.
-    """
-    document, now, seconds = locked.policy.document, locked.row.read_at, locked.policy.progress_timeout
-    if document is None or document.schedule is None or not document.schedule.windows:
-        return []
-    of_segments = await cells.in_flight_segments(connection, locked.row)
-    opened = ((each.number, time_gates.opened_within(document, each.time_zone, now, seconds)) for each in of_segments)
-    return [OpenedSegment(number, at) for number, at in opened if at is not None]
 
 
 def _only_quarantine_closes(document: PolicyDocument, now: datetime) -> bool:

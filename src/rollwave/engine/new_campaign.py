@@ -8,11 +8,11 @@ from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
-from rollwave.engine import placing, policies, policy_preview
+from rollwave.engine import budgets, placing, policies, policy_preview
 from rollwave.engine.policy_preview import PolicyPreview
 from rollwave.errors import Conflict, InvalidInput
 from rollwave.settings import Settings
-from rollwave.store import events, labels, new_campaigns, targets
+from rollwave.store import campaigns, events, labels, new_campaigns, targets
 from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -166,6 +166,9 @@ async def _place_first(
     first = targets.Batch(batch.devices, batch.up_to, batch.pending, batch.skipped)
     await targets.begin(connection, tenant_id, campaign_id, first, members=members)
     if members == batch.devices:
+        if document.budgets:
+            campaign = await campaigns.get(connection, tenant_id, campaign_id)
+            await budgets.fill_queue(connection, campaign, document, limit=members + 1)
         await placing.finish(connection, tenant_id, campaign_id, of, found)
     else:
         await places.store_survey(connection, tenant_id, campaign_id, found, revision=1, began=None)

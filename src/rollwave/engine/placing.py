@@ -11,7 +11,7 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import CampaignPlaced
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placing_of
+from rollwave.domain.policy.placing import MAX_SEGMENTS, Order, Placing, Survey, placing_of
 from rollwave.engine import guardrails, stop
 from rollwave.engine.stop import Stopped
 from rollwave.errors import InvalidInput
@@ -20,6 +20,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch
 from rollwave.store.placing_statements import Source
+from rollwave.store.segment_quarantine import SegmentChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,50 @@ async def move_sent(connection: Connection, ref: CampaignRef, began: str, *, aft
     return SentMoved(locked.up_to if locked.scanned == limit else None)
 
 
+async def forget(connection: Connection, campaign: Campaign, *, limit: int) -> bool:
+    """Forget which devices budgets hold, ``limit`` at a time, before the first is placed anew. Returns whether done."""
+    if campaign.targeted_up_to or campaign.filled or not moves(campaign):
+        return True
+    return await budgets.forget_held(connection, campaign, limit=limit)
+
+
 async def place_next(
     connection: Connection, campaign: Campaign, document: PolicyDocument, found: Survey, *, limit: int
 ) -> Batch:
-    """Place the campaign's next devices. Needs the campaign's lock."""
+    """Place the campaign's next devices: the last ones if fewer than ``limit`` were read. Needs the campaign's lock."""
+    if campaign.filled:
+        return Batch(0, None, 0, 0, 0, SegmentChanges())
     source, of, after = await source_of(connection, campaign), placing_of(document), campaign.targeted_up_to or ""
     if source.group_id is None:
-        await budgets.forget_held(connection, campaign, limit=limit)
         return await placing.move(connection, source, of, found, after=after, limit=limit)
     before = campaign.targeted_devices or 0
     return await placing.insert(connection, source, of, found, after=after, limit=limit, before=before)
+
+
+def must_place_all(campaign: Campaign, document: PolicyDocument) -> bool:
+    """Whether devices that other SQL has inserted can only be placed together with all others.
+
+    None are placed yet, or the order of a label has to be made anew.
+    """
+    return placing_of(document).order is Order.LABEL or not waves.of(campaign)
+
+
+async def place_inserted(connection: Connection, campaign: Campaign, document: PolicyDocument, *, limit: int) -> Batch:
+    """Place devices that other SQL has inserted since all were placed. The others keep their places.
+
+    Needs the campaign's lock.
+    """
+    of, counted = placing_of(document), await cells.counts(connection, campaign)
+    taken = [counted[number].size if number in counted else 0 for number in range(len(of.waves))]
+    source = Source(
+        campaign.tenant_id, campaign.id, None, campaign.firmware_device_type, await labels.source(connection)
+    )
+    batch = await placing.place_inserted(connection, source, of, Survey.of_room(of, taken), limit=limit)
+    await placing.note_inserted(connection, campaign, batch)
+    await waves.grow(connection, campaign)
+    await guardrails.carry_quarantine(connection, campaign, batch.changes)
+    await guardrails.quarantine_new_segments(connection, campaign)
+    return batch
 
 
 async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId, of: Placing, found: Survey) -> None:

@@ -128,4 +128,4 @@ def _firmware_size(campaign: Campaign) -> int | None:
 
 
 def _used(campaign: Campaign) -> Used:
-    return Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried)
+    return Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried, campaign.pace_claims)

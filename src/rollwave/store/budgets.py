@@ -95,13 +95,30 @@ async def add(
     return [InFlight(Key(row["budget"], row["value"]), row["in_flight"], row["holds"]) for row in rows]
 
 
-async def forget_held(connection: Connection, campaign: Campaign, *, limit: int) -> None:
-    """Forget up to ``limit`` held devices, since all devices are being placed anew."""
-    await connection.execute(_sql["forget_held"], campaign.tenant_id, campaign.id, limit)
+class HeldDevices(NamedTuple):
+    """A number of devices of one segment that one value holds."""
+
+    key: Key
+    segment: int
+    devices: int
+
+
+async def next_held(
+    connection: Connection, campaign: Campaign, after: tuple[int, str, int], *, limit: int
+) -> list[HeldDevices]:
+    """The next ``limit`` devices that budgets hold, by value and segment, after the budget, value and segment."""
+    rows = await connection.fetch(_sql["next_held"], campaign.tenant_id, campaign.id, *after, limit)
+    return [HeldDevices(Key(budget, value), segment, devices) for budget, value, segment, devices in rows]
+
+
+async def forget_held(connection: Connection, campaign: Campaign, *, limit: int) -> bool:
+    """Forget up to ``limit`` held devices, since all devices are placed anew. Returns whether none is left."""
+    deleted = await connection.execute(_sql["forget_held"], campaign.tenant_id, campaign.id, limit)
+    return int(deleted.rpartition(" ")[2]) < limit
 
 
 async def begin(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:
-    """Count the devices in flight from their rows, and hold none: all devices are placed."""
+    """Count the devices in flight from their rows: all devices are placed."""
     await connection.execute(_sql["begin"], tenant_id, campaign_id)
 
 

@@ -16,6 +16,7 @@ from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, Ca
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.facts import PaceClaim
 from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave
 from rollwave.errors import Conflict, NotFound
@@ -79,6 +80,7 @@ class Campaign:
     pace_used: int
     """Devices claimed in this interval."""
     pace_carried: float
+    pace_claims: tuple[PaceClaim, ...]
     """The part of a device that was left over before it, under a policy document."""
     reconciled_age: float | None
     """Seconds since the last comparison of counters and rows. None: there was none."""
@@ -135,6 +137,12 @@ class Campaign:
         return began
 
     @property
+    def filled(self) -> tuple[int, str, int] | None:
+        """All devices are placed, and the first ones of budgets return to the queue: up to this value and segment."""
+        stored = (self.placement or {}).get("filled")
+        return tuple(stored) if stored else None
+
+    @property
     def being_targeted(self) -> bool:
         """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL
@@ -160,6 +168,12 @@ class CampaignCounters:
 def _status(word: str) -> CampaignStatus:
     """The status. A host's table may contain other values: such a campaign counts as ended."""
     return CampaignStatus(word) if word in CampaignStatus.__members__ else CampaignStatus.COMPLETED
+
+
+def _claims(numbers: Sequence[float] | None) -> tuple[PaceClaim, ...]:
+    """The claims of the last tick, from the row's times and numbers of devices, in turn."""
+    pairs = zip((numbers or ())[::2], (numbers or ())[1::2], strict=True)
+    return tuple(PaceClaim(at, int(devices)) for at, devices in pairs)
 
 
 def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
@@ -193,6 +207,7 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
         pace_carried=row["pace_carried"],
+        pace_claims=_claims(row["pace_claims"]),
         reconciled_age=row["reconciled_age"],
         counted=row["counted"],
         counting=row["counting"],

@@ -115,24 +115,18 @@ async def counts(connection: Connection, campaign: Campaign) -> dict[int, WaveCo
     return {row["wave"]: WaveCounts(*row[1:]) for row in rows}
 
 
-class SegmentInFlight(NamedTuple):
-    """A segment with devices in flight. ``time_zone``: as their label has it; None: no window asks for it."""
+class Segment(NamedTuple):
+    """A segment. ``time_zone``: as their label has it; None: no window asks for it."""
 
     number: int
     time_zone: str | None
     quarantined: bool
 
 
-async def in_flight_segments(connection: Connection, campaign: Campaign) -> list[SegmentInFlight]:
-    """The segments of which devices are in flight, by number."""
-    rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id)
-    return [SegmentInFlight(*row) for row in rows]
-
-
-async def segments(connection: Connection, campaign: Campaign) -> list[SegmentInFlight]:
+async def segments(connection: Connection, campaign: Campaign) -> list[Segment]:
     """All segments by number."""
     rows = await connection.fetch(_sql["segments"], campaign.tenant_id, campaign.id)
-    return [SegmentInFlight(*row) for row in rows]
+    return [Segment(*row) for row in rows]
 
 
 async def zones_of(connection: Connection, campaign: Campaign, segments: Collection[int]) -> dict[int, str | None]:

@@ -18,6 +18,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         "placement": "jsonb",
         "segment_turn": "integer",
         "pace_carried": "double precision",
+        "pace_claims": "double precision[]",
         "stopped_by": "text[]",
         "deadlines_from": _TIME,
         "cancelled_at": _TIME,

@@ -72,22 +72,22 @@ async def put_device(
     values = (tenant_id, device_id, device_type, json.dumps(attributes))
     written = fields("devices", device_id=device_id, device_type=device_type, attributes=attributes)
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
-        row = await connection.fetchrow(_sql["update_device"], *values)
-        if row is None:
-            row = await connection.fetchrow(_sql["insert_device"], *values)
-        beside = await _put_fields(connection, tenant_id, device_id, fields_beside)
-    assert row is not None  # an upsert returns its row
-    return device(with_moments({**row, **beside}))
+        if await connection.fetchrow(_sql["update_device"], *values) is None:
+            await connection.execute(_sql["insert_device"], *values)
+        await _put_fields(connection, tenant_id, device_id, fields_beside)
+        row = await connection.fetchrow(_sql["get_device"], tenant_id, device_id)
+    assert row is not None  # it has just been written
+    return device(with_moments(row))
 
 
-async def _put_fields(connection: Connection, tenant_id: str, device_id: str, given: Fields) -> dict[str, Any]:
-    if given.time_zone is None and given.version is None:  # most devices have no row, and need none
-        row = await connection.fetchrow(_sql["empty_fields"], tenant_id, device_id, not given.keeps_version)
+async def _put_fields(connection: Connection, tenant_id: str, device_id: str, given: Fields) -> None:
+    if given.time_zone is None and given.keeps_version:  # most devices have no row, and need none
+        await connection.execute(_sql["empty_time_zone"], tenant_id, device_id)
     else:
-        row = await connection.fetchrow(
-            _sql["put_fields"], tenant_id, device_id, given.time_zone, given.version, not given.keeps_version
+        version = None if given.keeps_version else given.version
+        await connection.execute(
+            _sql["put_fields"], tenant_id, device_id, given.time_zone, version, not given.keeps_version
         )
-    return dict(row) if row is not None else {"time_zone": None, "version": None, "last_seen_at": None}
 
 
 async def get_device(pool: Pool, tenant_id: str, device_id: str) -> Document:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS, Refusal
 from rollwave.domain.execution import LEEWAY, WAVE_BITS, ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
+from rollwave.domain.policy.facts import PaceClaim
 from rollwave.domain.reports.parse import DeviceReport
 from rollwave.domain.retry import Reason
 from rollwave.store import cells
@@ -58,9 +59,10 @@ class Queue(NamedTuple):
     """The segments from which a claim may take devices for their first command, each with its room, in their turn.
 
     ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
-    the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that
-    the policy's budgets allow; None: it has none. ``zones``: devices of segments of these time zones may be sent to
-    again; None: of every zone. Those of segments under quarantine, and those that are not placed, may not.
+    the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``recent``: the claims of the
+    last tick, which the pace counts too; None: there is no pace. ``only``: the devices that the policy's budgets allow;
+    None: it has none. ``zones``: devices of segments of these time zones may be sent to again; None: of every zone.
+    Those of segments under quarantine, and those that are not placed, may not.
     """
 
     rooms: Mapping[int, int]
@@ -68,6 +70,7 @@ class Queue(NamedTuple):
     advance: float | None = None
     age: float = 0.0
     carried: float = 0.0
+    recent: Sequence[PaceClaim] | None = None
     only: Sequence[str] | None = None
     zones: Sequence[str | None] | None = None
 
@@ -149,6 +152,7 @@ async def claim(
         *(opens_interval, command),
         *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
         *(queue.advance, queue.age, queue.carried, cells.named(queue.zones), queue.only, cells.has_none(queue.zones)),
+        None if queue.recent is None else [float(value) for each in queue.recent for value in each],
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
     if not placed:

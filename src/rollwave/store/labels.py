@@ -130,10 +130,9 @@ async def reading_view() -> AsyncIterator[None]:
 
 
 class Seen(NamedTuple):
-    """A device has reported. ``succeeded_in``: it now runs this campaign's firmware. ``version``: what it reported."""
+    """A device has reported. ``version``: what it said that it runs; None: it did not say."""
 
     device_id: DeviceId
-    succeeded_in: CampaignId | None = None
     version: str | None = None
 
 
@@ -151,7 +150,7 @@ async def record(connection: Connection, tenant_id: str, seen: Iterable[Seen]) -
         ValueRefused: PostgreSQL refuses a version.
     """
     rows = [*seen]
-    columns = ([each.device_id for each in rows], [each.succeeded_in for each in rows], [each.version for each in rows])
+    columns = [each.device_id for each in rows], [each.version for each in rows]
     with refusing_values():
         await connection.execute(_sql["record"], tenant_id, *columns, FRESH_SECONDS)
 
@@ -168,7 +167,38 @@ async def record_of_many_tenants(connection: Connection, seen: Iterable[SeenOfTe
             _sql["record_of_many_tenants"],
             [tenant_id for tenant_id, _ in rows],
             [each.device_id for _, each in rows],
-            [each.succeeded_in for _, each in rows],
             [each.version for _, each in rows],
             FRESH_SECONDS,
         )
+
+
+class Unstored(NamedTuple):
+    """An ended campaign whose executions say more about its devices than what is stored.
+
+    ``after``: the last device that is stored; empty: none is. ``ended``: number of devices that have ended.
+    """
+
+    after: str
+    ended: int
+
+
+async def unstored(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> Unstored | None:
+    """Whether there is something to store. None: there is nothing, or the campaign's devices may still report."""
+    row = await connection.fetchrow(_sql["unstored"], tenant_id, campaign_id)
+    return None if row is None else Unstored(*row)
+
+
+async def store(
+    connection: Connection, tenant_id: str, campaign_id: CampaignId, unstored: Unstored, *, limit: int
+) -> bool:
+    """Store what the executions of the next ``limit`` devices say. Until then it is read from the executions.
+
+    Returns whether these were the last ones. False also if a device has ended meanwhile, so that its part is stored
+    once more.
+    """
+    key = tenant_id, campaign_id, unstored.after
+    row = await connection.fetchrow(_sql["store"], *key, limit)
+    assert row is not None  # an aggregate has one row
+    last = row["devices"] < limit
+    up_to = None if last else row["up_to"]
+    return await connection.fetchval(_sql["note_stored"], *key, up_to, unstored.ended) is not None and last

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import DeviceId
-from rollwave.domain.retry import HELD_SECONDS, MAX_HELD_SECONDS, Reason
+from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
+from rollwave.store.standing import ClosedSegment
 
 _sql = load("overdue")
 
@@ -84,75 +84,6 @@ async def lock_overdue(
         )
         for device_id, status, attempt, heard, why, out_of_time, finished, *place, code, failed_before in rows
     ]
-
-
-class ClosedSegment(NamedTuple):
-    """The number of a segment that may not be sent to now. ``opens_in``: seconds until it may; None: unknown."""
-
-    number: int
-    opens_in: float | None
-
-
-class OpenedSegment(NamedTuple):
-    """The number of a segment that may be sent to again, and since when."""
-
-    number: int
-    at: datetime
-
-
-async def give_time(
-    connection: Connection,
-    campaign: Campaign,
-    opened: Sequence[OpenedSegment],
-    *,
-    answer_timeout: float,
-    progress_timeout: float,
-    device_timeout: float,
-    limit: int,
-) -> int:
-    """Give up to ``limit`` devices that are due, and whose deadline was set before their segment opened, more time.
-
-    They have ``progress_timeout`` seconds from the opening. Returns their number. Needs the campaign's lock.
-    """
-    if not opened:
-        return 0
-    given: int = await connection.fetchval(
-        _sql["give_time"],
-        *(campaign.tenant_id, campaign.id, [each.number for each in opened]),
-        [each.at.timestamp() for each in opened],
-        *(progress_timeout, device_timeout, answer_timeout, limit),
-    )
-    return given
-
-
-async def hold(
-    connection: Connection,
-    campaign: Campaign,
-    closed: Sequence[ClosedSegment],
-    *,
-    progress_timeout: float,
-    device_timeout: float,
-    limit: int,
-) -> int:
-    """Hold up to ``limit`` devices of closed segments that are due (:func:`rollwave.domain.retry.hold`).
-
-    Returns their number. Needs the campaign's lock. Not applied: another transaction has locked the row.
-    """
-    if not closed:
-        return 0
-    held: int = await connection.fetchval(
-        _sql["hold"],
-        campaign.tenant_id,
-        campaign.id,
-        [each.number for each in closed],
-        [each.opens_in for each in closed],
-        progress_timeout,
-        device_timeout + campaign.activity.suspended_for,
-        MAX_HELD_SECONDS,
-        limit,
-        HELD_SECONDS,
-    )
-    return held
 
 
 class Postponed(NamedTuple):

@@ -187,6 +187,23 @@ async def move(
     return await _place(connection, "move", source, placing, found, after=after, limit=limit, before=0)
 
 
+async def place_inserted(
+    connection: Connection, source: Source, placing: Placing, found: Survey, *, limit: int
+) -> Batch:
+    """Place up to ``limit`` devices that other SQL has inserted since all were placed. Needs the campaign's lock.
+
+    ``found``: the ends and sizes of the waves. Budgets hold none of them yet: the next claim asks these.
+    """
+    return await _place(
+        connection, "place_inserted", source, placing, found, after="", limit=limit, before=0, held_for="NULL::int"
+    )
+
+
+async def note_inserted(connection: Connection, campaign: Campaign, batch: Batch) -> None:
+    """Record that a batch of :func:`place_inserted` was placed. Needs the campaign's lock."""
+    await connection.execute(_sql["inserted"], campaign.tenant_id, campaign.id, batch.skipped)
+
+
 async def _place(
     connection: Connection,
     statement: str,
@@ -197,10 +214,13 @@ async def _place(
     after: str,
     limit: int,
     before: int,
+    **given: str,
 ) -> Batch:
+    """``given``: parts of the statement in place of those that the document decides."""
     parts = Parts(placing, source, first_parameter=10)
-    placed = parts.fill("placed", segments=_sql["segments"])
-    filled = parts.fill(statement, placed=placed, cells=_sql["cells"], from_quarantine=_sql["from_quarantine"])
+    placed = parts.fill("placed", segments=_sql["segments"], **given)
+    common = {name: _sql[name] for name in ("places", "cells", "from_quarantine")}
+    filled = parts.fill(statement, placed=placed, **common, **given)
     async with _reading(source):
         row = await connection.fetchrow(
             filled,
@@ -249,6 +269,11 @@ async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, l
         _sql["advance"], campaign.tenant_id, campaign.id, batch.devices, batch.up_to, last, batch.skipped
     )
     return total
+
+
+async def filled(connection: Connection, campaign: Campaign, budget: int, value: str, segment: int) -> None:
+    """Record how far the first devices of the values of budgets have returned to the queue."""
+    await connection.execute(_sql["filled"], campaign.tenant_id, campaign.id, budget, value, segment)
 
 
 async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:

@@ -90,6 +90,7 @@ class Parts:
             "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
             "segment": self._segment,
             "budget_values": self._budget_values,
+            "held_for": self._held_for,
             "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
             "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
             "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
@@ -145,6 +146,11 @@ class Parts:
         if not self._placing.budgets:
             return "NULL::text[]"
         return f"ARRAY[{', '.join(self._value(key) for key, _ in self._placing.budgets)}]"
+
+    def _held_for(self) -> str:
+        """The number of the budget that holds a device with these ``budget_values`` while it is placed. NULL: none."""
+        cases = (f"WHEN budget_values[{number}] IS NOT NULL THEN {number}" for number in self._placing.holding)
+        return f"CASE {' '.join(cases)} END" if self._placing.holding else "NULL::int"
 
     def _key(self) -> str:
         """The order key of a device: a number of 44 bits."""

@@ -12,7 +12,7 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE
-from rollwave.domain.policy.admission import DueAgain
+from rollwave.domain.policy.admission import AgainInSegments, DueAgain
 from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.facts import DeviceFacts, SegmentOfDevice
 from rollwave.domain.policy.rules import Wave, wave_name
@@ -195,6 +195,11 @@ async def pending(
         pending=sum(row["devices"] for row in again if row["pending"]),
         pending_now=sum(row["devices"] for row in again if row["pending"] and row["goes"]),
         before_pending=min((row["first_turn"] - 1 for row in again if row["pending"]), default=0),
+        of_segments=tuple(
+            AgainInSegments(row["devices"], row["time_zone"], row["quarantined"], row["placed"])
+            for row in again
+            if row["pending"]
+        ),
     )
     return Pending(devices["PENDING"], groups, beyond, due)
 

@@ -73,6 +73,11 @@ async def write(
     await connection.execute(_sql["remove"], tenant_id, campaign_id, len(names))
 
 
+async def grow(connection: Connection, campaign: Campaign) -> None:
+    """Write the sizes that the cells have, after devices were added to waves. Needs the campaign's lock."""
+    await connection.execute(_sql["grow"], campaign.tenant_id, campaign.id)
+
+
 async def note(connection: Connection, campaign: Campaign, number: int, decision: GateDecision) -> None:
     """Store what the gate of the wave ``number`` says. Needs the campaign's lock."""
     soak = decision.soak

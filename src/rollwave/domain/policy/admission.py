@@ -217,17 +217,28 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class AgainInSegments:
+    """``PENDING`` devices that are due again, of segments that gates treat alike. ``placed`` False: of no segment."""
+
+    devices: int
+    time_zone: str | None
+    quarantined: bool
+    placed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class DueAgain:
     """Numbers of devices that were claimed before and are due again. A claim takes them before those never sent to.
 
     ``devices``: all of them; ``pending``: the PENDING ones. Of these, ``pending_now`` may go now; ``before_pending``
-    devices go before the first.
+    devices go before the first. ``of_segments``: the PENDING ones under a policy document.
     """
 
     devices: int = 0
     pending: int = 0
     pending_now: int = 0
     before_pending: int = 0
+    of_segments: tuple[AgainInSegments, ...] = ()
 
 
 def count_waiting(
@@ -249,7 +260,7 @@ def count_waiting(
     again = min(left, due.pending)
     left -= again
     if admission.left is None:
-        return [*_waiting_in_queue(admission.queue, left, again), *of_their_own]
+        return [*_waiting_in_queue(admission.queue, left, again, due.of_segments), *of_their_own]
     wave, in_flight, the_pace = admission.of_queue
     found = []
     for verdict in (wave, in_flight):
@@ -262,14 +273,24 @@ def count_waiting(
     return [each for each in (*found, *of_their_own) if each.devices]
 
 
-def _waiting_in_queue(queue: Queue | None, left: int, again: int) -> list[Waiting]:
-    """Count ``left`` devices never sent to, and ``again`` that may be sent to again, by the gates of a document."""
+def _waiting_in_queue(
+    queue: Queue | None, left: int, again: int, of_segments: Sequence[AgainInSegments]
+) -> list[Waiting]:
+    """Count ``left`` devices never sent to, and ``again`` that are due again, by the gates of a document.
+
+    The gates of ``of_segments`` apply to devices that are due again too.
+    """
     if queue is None:
-        return [Waiting(Verdict(GateName.TARGETING, 0, "the devices are not placed yet"), left + again)]
+        return [Waiting(_NOT_PLACED, left + again)]
     found = []
     for each in queue.held_back:  # counted before ``left`` was, and may be more
         found.append(Waiting(each.verdict, min(left, each.devices)))
         left -= found[-1].devices
+    for of in of_segments:
+        if (closed := _closed_to(queue, of)) is not None:
+            found.append(Waiting(closed, min(again, of.devices)))
+            again -= found[-1].devices
+    found = _joined(found)
     for verdict in queue.limits[:-1]:
         passed = left if verdict.room is None else min(left, verdict.room)
         found.append(Waiting(verdict, left - passed))
@@ -281,6 +302,30 @@ def _waiting_in_queue(queue: Queue | None, left: int, again: int) -> list[Waitin
         the_pace = replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail=detail)
     found.append(Waiting(the_pace, left + again))
     return [each for each in found if each.devices]
+
+
+_NOT_PLACED = Verdict(GateName.TARGETING, 0, "the devices are not placed yet")
+
+
+def _closed_to(queue: Queue, devices: AgainInSegments) -> Verdict | None:
+    """The first gate that is closed to devices of these segments that are due again; None: they may be sent to."""
+    if not devices.placed:
+        return _NOT_PLACED
+    window = queue.window_of(devices.time_zone)
+    if not window.open:
+        return window
+    return quarantine() if devices.quarantined else None
+
+
+def _joined(found: Sequence[Waiting]) -> list[Waiting]:
+    """One entry for each verdict, in the order of the gates."""
+    joined: dict[tuple[GateName, str], Waiting] = {}
+    for each in found:
+        key = each.verdict.gate, each.verdict.text
+        before = joined.get(key)
+        joined[key] = each if before is None else replace(each, devices=each.devices + before.devices)
+    order = list(GateName)
+    return sorted(joined.values(), key=lambda each: order.index(each.verdict.gate))
 
 
 def _in_line(the_pace: Verdict, now: int, until: datetime) -> Verdict:

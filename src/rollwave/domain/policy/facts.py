@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from rollwave.domain.brakes import Brake
 from rollwave.domain.broker_refusal import Refusal
@@ -45,17 +46,26 @@ class SegmentGroup:
     last: int | None = None
 
 
+class PaceClaim(NamedTuple):
+    """A claim ``at`` a time (epoch seconds) of so many ``devices`` that count in the pace."""
+
+    at: float
+    devices: int
+
+
 @dataclass(frozen=True, slots=True)
 class Used:
     """What the campaign's row says about its present step.
 
     ``age``: seconds since the step began (None: nothing was claimed yet); ``used``: devices claimed in it;
-    ``carried``: the part of a device that was left over before it, from 0 to 1.
+    ``carried``: the part of a device that was left over before it, from 0 to 1. ``recent``: the claims of the last tick
+    or more, oldest first.
     """
 
     age: float | None
     used: int = 0
     carried: float = 0.0
+    recent: tuple[PaceClaim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,21 @@
 
 Time is divided into steps of equal length, on a grid that begins with the campaign's first claim. In each step the
 share of one step may be claimed. What nobody claimed is lost, except for one device or a part of it. So the rate is
-reached exactly if devices are claimed in every step, and in any interval of whole steps at most its share goes, and
-that of one more step.
+reached exactly if devices are claimed in every step.
+
+A claim may be early or late in its step, so in the length of a tick there may be those of one step more. Therefore the
+claims of the last two ticks are counted too: a device waits as long as any interval of whole steps, from one tick to
+two, has its share.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.policy.document.model import PaceRule, Ramp
-from rollwave.domain.policy.facts import Facts, Used
+from rollwave.domain.policy.facts import Facts, PaceClaim, Used
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.errors import UnreadableRow
 
@@ -74,14 +77,20 @@ def _known(size: int | None) -> int:
     return size
 
 
+MAX_CLAIMS_KEPT = 80
+"""Maximum number of claims that are stored. Of more, those that follow each other soon count as one, at the last one's
+time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The present step. A claim stores it: :attr:`opens` and :attr:`advance`, then ``used`` and ``carried``.
+    """The present step. A claim stores it: :attr:`opens` and :attr:`advance`, ``used`` and ``carried``, ``recent``.
 
     ``length``: seconds; ``share``: devices per step, also a fraction. ``age``: seconds since the step began; ``used``:
     devices claimed in it so far; ``carried``: what was left over before it, from 0 to 1 device.
     ``advance``: seconds between the beginning of the stored step and of this one. None: the grid begins anew, so that
-    this step began :attr:`age` seconds before the claim.
+    this step began :attr:`age` seconds before the claim. ``tick``: seconds; ``recent``: the claims of the last two
+    ticks, oldest first; ``now``: epoch seconds.
     """
 
     length: float
@@ -90,6 +99,9 @@ class Step:
     used: int
     carried: float
     advance: float | None
+    tick: float
+    recent: tuple[PaceClaim, ...]
+    now: float
 
     @property
     def opens(self) -> bool:
@@ -99,7 +111,33 @@ class Step:
     @property
     def number(self) -> int:
         """Number of devices that may be claimed now."""
+        return max(0, min(self._left_in_step, self._left_in_intervals))
+
+    @property
+    def within_tick(self) -> int:
+        """Number of devices claimed less than a tick ago."""
+        return sum(each.devices for each in self.recent if each.at > self.now - self.tick)
+
+    @property
+    def _left_in_step(self) -> int:
         return max(0, math.floor(self.carried + self.share + _ROUNDING) - self.used)
+
+    @property
+    def _intervals(self) -> Iterator[tuple[float, int]]:
+        """The length of each interval that is counted, and the maximum number of devices in it."""
+        steps = round(self.tick / self.length)
+        for number in range(steps, 2 * steps):
+            yield number * self.length, max(1, math.ceil(number * self.share - _ROUNDING))
+
+    @property
+    def _left_in_intervals(self) -> int:
+        older, within, left = len(self.recent), 0, math.inf
+        for seconds, most in self._intervals:
+            while older and self.recent[older - 1].at > self.now - seconds:
+                older -= 1
+                within += self.recent[older].devices
+            left = min(left, most - within)
+        return int(left)
 
     @property
     def more_in(self) -> float:
@@ -108,28 +146,59 @@ class Step:
 
     def turn_in(self, ahead: int) -> float:
         """Seconds until a device with ``ahead`` others before it may be claimed, if all of these go without delay."""
-        if ahead < self.number:
+        return max(self._turn_by_steps(ahead), *(self._turn_by(*each, ahead) for each in self._intervals))
+
+    def _turn_by_steps(self, ahead: int) -> float:
+        if ahead < self._left_in_step:
             return 0.0
         lacking = self.used + ahead + 1 - self.carried - self.share
         return max(1, math.ceil(lacking / self.share - _ROUNDING)) * self.length - self.age
 
+    def _turn_by(self, seconds: float, most: int, ahead: int) -> float:
+        """Seconds until intervals of this length have room for a device with ``ahead`` others before it."""
+        times, ahead = divmod(ahead, most)
+        free, wait = most, 0.0
+        for each in reversed(self.recent):
+            free -= each.devices
+            if free <= ahead:
+                wait = max(0.0, each.at + seconds - self.now)
+                break
+        return wait + times * seconds
 
-def step_of(per_minute: float, *, tick: float, steps: int, stored: Used) -> Step:
+
+def step_of(per_minute: float, *, tick: float, steps: int, stored: Used, now: float) -> Step:
     """The present step of a campaign with this rate.
 
-    ``tick``: seconds; ``steps``: number of steps in a tick. A worker has more steps than a host's own loop.
+    ``tick``: seconds; ``steps``: number of steps in a tick. A worker has more steps than a host's own loop. ``now``:
+    epoch seconds.
     """
     length = tick / steps
     share = per_minute * length / 60
+    claims = (tick, _recent(stored.recent, now, tick), now)
     # A step that begins in the future remains after the database's clock was set back.
     if stored.age is None or stored.age < -length:
         # The first claim stands in the middle of its step, so that later ones may be early or late by half a step.
-        return Step(length, share, length / 2, 0, max(0.0, 1 - share), None)
+        return Step(length, share, length / 2, 0, max(0.0, 1 - share), None, *claims)
     passed = int(max(0.0, stored.age) / length)
     if not passed:
-        return Step(length, share, stored.age, stored.used, stored.carried, 0.0)
+        return Step(length, share, stored.age, stored.used, stored.carried, 0.0, *claims)
     left = max(0.0, stored.carried + share - stored.used) + share * (passed - 1)
-    return Step(length, share, stored.age - passed * length, 0, min(1.0, left), passed * length)
+    return Step(length, share, stored.age - passed * length, 0, min(1.0, left), passed * length, *claims)
+
+
+def _recent(claims: Sequence[PaceClaim], now: float, tick: float) -> tuple[PaceClaim, ...]:
+    """The claims of the last two ticks. One further in the future remains after the database's clock was set back."""
+    found = [each for each in claims if now - 2 * tick < each.at < now + tick]
+    if len(found) <= MAX_CLAIMS_KEPT:
+        return tuple(found)
+    kept, began = found[:1], found[0].at
+    for each in found[1:]:
+        if each.at - began < 2 * tick / MAX_CLAIMS_KEPT:
+            kept[-1] = PaceClaim(each.at, kept[-1].devices + each.devices)
+        else:
+            kept.append(each)
+            began = each.at
+    return tuple(kept)
 
 
 def pace(rule: PaceRule, facts: Facts, rate: Rate | None, step: Step | None) -> Verdict:
@@ -146,7 +215,7 @@ def pace(rule: PaceRule, facts: Facts, rate: Rate | None, step: Step | None) -> 
 
 def _of_step(gate: GateName, facts: Facts, step: Step, text: str, detail: Mapping[str, object]) -> Verdict:
     until = None if step.number else facts.after(step.more_in)
-    text += f", and {step.used:,} have been in this step of {step.length:g} s"
+    text += f", and {step.within_tick:,} have been in the last {step.tick:g} s"
     return Verdict(gate, step.number, text, until, {**detail, "step_seconds": step.length, "used": step.used})
 
 

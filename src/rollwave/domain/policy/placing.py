@@ -15,6 +15,12 @@ from rollwave.domain.policy.document.units import Share
 MAX_SEGMENTS = 10_000
 """Maximum number of segments of a campaign."""
 
+MAX_HELD_FROM_THE_START = 1000
+"""Largest maximum of a budget whose devices leave the queue when they are placed, all but the first of each value.
+
+A budget with a larger one rarely holds a device, and all but its first devices would soon return.
+"""
+
 EVERYTHING = WaveRule(name="all")
 """The wave of a document without waves."""
 
@@ -55,6 +61,13 @@ class Placing:
     def names(self) -> tuple[str, ...]:
         """The name of each wave."""
         return tuple(each.name for each in self.waves)
+
+    @property
+    def holding(self) -> tuple[int, ...]:
+        """The numbers of the budgets, from 1, that hold devices as soon as these are placed."""
+        return tuple(
+            number for number, (_, most) in enumerate(self.budgets, start=1) if most <= MAX_HELD_FROM_THE_START
+        )
 
     @property
     def splits(self) -> bool:
@@ -105,6 +118,18 @@ class Survey:
     matched: tuple[int | None, ...]
     bounds: tuple[int | None, ...]
     sizes: tuple[int | None, ...]
+
+    @classmethod
+    def of_room(cls, placing: Placing, taken: Sequence[int]) -> Survey:
+        """The waves that have room for devices that are added later. ``taken``: the devices of each wave.
+
+        Shares are of the devices that were placed before: none of these changes its wave.
+        """
+        total = sum(taken)
+        sizes = placing.sizes(total)
+        full = [size is not None and number >= size for size, number in zip(sizes, taken, strict=True)]
+        bounds = tuple(-1 if each else None for each in full)
+        return cls(total, 0, (None,) * len(sizes), bounds, sizes)
 
     def to_json(self) -> dict[str, object]:
         """The survey as it is stored with the campaign while its devices are placed."""

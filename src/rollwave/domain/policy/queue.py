@@ -15,6 +15,7 @@ from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.facts import Facts, QueueFacts, SegmentOfDevice
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.pace import Rate, Step
+from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.waves import WaveState
 
 _NO_WINDOWS = Verdict(GateName.WINDOW, None, "the policy has no windows")
@@ -48,8 +49,10 @@ class Queue:
     rooms: Mapping[int, int] | None = None
 
     @property
-    def open_zones(self) -> tuple[str | None, ...]:
-        """The time zones whose segments may be sent to now."""
+    def open_zones(self) -> tuple[str | None, ...] | None:
+        """The time zones whose segments may be sent to now; None: every one, since no window depends on zones."""
+        if not is_zoned(self.document) and self.windows[None].open:
+            return None
         return tuple(zone for zone, verdict in self.windows.items() if verdict.open)
 
     def window_of(self, time_zone: str | None) -> Verdict:
@@ -158,7 +161,8 @@ def _limits(rule: PaceRule, facts: Facts, queue: QueueFacts) -> tuple[tuple[Verd
     rate: Rate | None = pace.rate_of(rule, succeeded=queue.succeeded, size=queue.firmware_size)
     step = None
     if rate is not None:
-        step = pace.step_of(rate.per_minute, tick=facts.tick, steps=facts.steps, stored=queue.used)
+        now = facts.now.timestamp()
+        step = pace.step_of(rate.per_minute, tick=facts.tick, steps=facts.steps, stored=queue.used, now=now)
     in_flight = pace.in_flight(rule.max_in_flight, queue.in_flight)
     if queue.wave_max_in_flight is not None:
         of_wave = pace.in_flight(queue.wave_max_in_flight, queue.wave_in_flight)

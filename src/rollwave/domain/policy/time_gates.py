@@ -110,18 +110,6 @@ def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> 
     return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)
 
 
-def opened_within(document: PolicyDocument, zone: str | None, now: datetime, seconds: float) -> datetime | None:
-    """When the windows that are open for devices of one time zone opened, if that is less than ``seconds`` ago.
-
-    Arguments as for :func:`window`.
-    """
-    rule = _schedule_of(document)
-    if rule is None or not rule.windows:
-        return None
-    default, device = windows.zone_of(rule.time_zone) or UTC, windows.zone_of(zone)
-    return _openings.opened_within(rule.windows, default, device, now, seconds)
-
-
 def _schedule_of(document: PolicyDocument | None) -> ScheduleRule | None:
     return None if document is None else document.schedule
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -165,40 +165,14 @@ class Openings:
         self._kept[key] = _Kept(windows, at, until, found)
         return found
 
-    def opened_within(
-        self, windows: tuple[Window, ...], default: tzinfo, device: tzinfo | None, at: datetime, seconds: float
-    ) -> datetime | None:
-        """When the open windows opened, if less than ``seconds`` ago. Other arguments as for :func:`opening`."""
-        if not self.of(windows, default, device, at).open:
-            return None
-        key = id(windows), zone_name(default), None if device is None else zone_name(device)
-        kept, since = self._kept[key], at - timedelta(seconds=seconds)
-        if kept.begins is None or (kept.begins > since and not kept.begins_exactly):
-            begins = _begins(windows, default, device, since, at)
-            kept = self._kept[key] = kept._replace(begins=begins, begins_exactly=begins > since)
-        return kept.begins if kept.begins is not None and kept.begins > since else None
-
 
 class _Kept(NamedTuple):
-    """An answer, and the times from when and until when it holds. ``windows`` keeps its id from being used again.
-
-    ``begins``: the windows are open from then on, ``begins_exactly`` or since an earlier time; None: not asked yet.
-    """
+    """An answer, and the times from when and until when it holds. ``windows`` keeps its id from being used again."""
 
     windows: tuple[Window, ...]
     since: datetime
     until: datetime
     opening: Opening
-    begins: datetime | None = None
-    begins_exactly: bool = False
-
-
-def _begins(
-    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, since: datetime, at: datetime
-) -> datetime:
-    """When the windows that are open at a moment opened, or ``since`` if they have been open since then."""
-    until_then = takewhile(lambda change: change[0] <= at, _changes(windows, default, device, since))
-    return max((when for when, is_open in until_then if is_open), default=at)
 
 
 def _changes(

@@ -15,7 +15,6 @@ from rollwave.domain.policy.budgets import Choice
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.gates import Verdict
-from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import budgets, guardrails, stop
 from rollwave.engine.dispatch.session import Batch
@@ -187,11 +186,10 @@ class Claims:
         if queue is None:
             return None if campaign.policy_revision is None else ClaimQueue({}, -1, zones=())
         rooms = await self._rooms(connection, campaign, admission, fresh)
-        every_zone_is_open = not is_zoned(queue.document) and queue.window_of(None).open
-        found = ClaimQueue(rooms, campaign.wave, zones=None if every_zone_is_open else queue.open_zones)
+        found = ClaimQueue(rooms, campaign.wave, zones=queue.open_zones)
         if (step := queue.step) is None:
             return found
-        return found._replace(advance=step.advance, age=step.age, carried=step.carried)
+        return found._replace(advance=step.advance, age=step.age, carried=step.carried, recent=step.recent)
 
     async def _rooms(
         self, connection: Connection, campaign: Campaign, admission: Admission, devices: int

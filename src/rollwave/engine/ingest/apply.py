@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
@@ -19,7 +19,7 @@ from rollwave.domain.retry import Reason
 from rollwave.engine import budgets, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
-from rollwave.engine.ingest.seen import SeenDevices, add_seen
+from rollwave.engine.ingest.seen import Said, SeenDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
@@ -57,14 +57,12 @@ class _Applied:
         moves: the changes of state.
         failures: the attempts that failed.
         ended: the devices that ended under a policy document.
-        seen: what to store about the devices themselves.
         effects: the effect of each report.
     """
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
     ended: list[Ended]
-    seen: dict[DeviceId, Seen]
     effects: Sequence[Effect]
 
 
@@ -96,7 +94,7 @@ class OneTenant:
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
         placed: list[Ended] = []
-        seen: dict[DeviceId, Seen] = {}
+        seen: dict[DeviceId, Said | None] = {}
         effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
@@ -108,10 +106,11 @@ class OneTenant:
                 moves.update(applied.moves)
                 failures += applied.failures
                 placed += applied.ended
-                add_seen(seen, applied.seen)
                 effects.append(applied.effects)
+                reported = ((*each, effect) for each, effect in zip(reports, applied.effects, strict=True))
+                self._seen.add(tenant_id, reported, seen)
             if seen:
-                await labels.record(connection, tenant_id, seen.values())
+                await labels.record(connection, tenant_id, seen_of(seen))
             await reach(Failpoint.REPORTS_APPLIED)
             over = ended_in(moves)
             counted = await counters.count(
@@ -166,8 +165,7 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
-        return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported), effects)
+        return _Applied(moved, failures, _ended(reports, effects), effects)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -220,6 +218,11 @@ def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[
         device_id=device_id,
     )
     return Entry(said.campaign_id, failed, DEVICE)
+
+
+def seen_of(found: Mapping[DeviceId, Said | None]) -> list[Seen]:
+    """What to store about devices."""
+    return [Seen(device_id, said.version if said else None) for device_id, said in found.items()]
 
 
 def pauses() -> Iterator[float]:

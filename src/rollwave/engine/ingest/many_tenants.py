@@ -16,12 +16,12 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Move, Outcome, ended_in, one_per_execution, outcome_of, tally_of
-from rollwave.domain.reports.parse import DeviceReport, Report
+from rollwave.domain.reports.parse import DeviceReport
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.ingest.apply import pauses, settled_campaigns, times_of
+from rollwave.engine.ingest.apply import pauses, seen_of, settled_campaigns, times_of
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
-from rollwave.engine.ingest.seen import SeenDevices
+from rollwave.engine.ingest.seen import Said, SeenDevices
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.log_once import LogOnce
@@ -30,7 +30,7 @@ from rollwave.store import labels, many_tenants
 from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, named
 from rollwave.store.executions import Effect
-from rollwave.store.labels import Seen, SeenOfTenant
+from rollwave.store.labels import SeenOfTenant
 from rollwave.store.many_tenants import TenantReport
 from rollwave.store.outage import ValueRefused, is_away, is_outage
 
@@ -140,7 +140,7 @@ class ManyTenants:
             noted = self._note(reports, effects, began)
             seen = self._seen_of(reports, effects)
             if seen:
-                each_seen = [SeenOfTenant(tenant_id, each) for tenant_id, of in seen.items() for each in of.values()]
+                each_seen = [SeenOfTenant(tenant_id, each) for tenant_id, of in seen.items() for each in seen_of(of)]
                 await labels.record_of_many_tenants(connection, each_seen)
             tallies = {tenant_id: tally_of(each) for tenant_id, each in noted.moves.items()}
             ended = {tenant_id: ended_in(tally) for tenant_id, tally in tallies.items()}
@@ -160,12 +160,11 @@ class ManyTenants:
 
     def _seen_of(
         self, reports: Iterable[TenantReport], effects: Iterable[Effect]
-    ) -> dict[TenantId, dict[DeviceId, Seen]]:
+    ) -> dict[TenantId, dict[DeviceId, Said | None]]:
         """What to store about the devices of each tenant. A tenant of which nothing is stored is left out."""
-        reported: defaultdict[TenantId, list[tuple[DeviceId, Report, Effect]]] = defaultdict(list)
+        found: defaultdict[TenantId, dict[DeviceId, Said | None]] = defaultdict(dict)
         for (tenant_id, device_id, report), effect in zip(reports, effects, strict=True):
-            reported[tenant_id].append((device_id, report, effect))
-        found = {tenant_id: self._seen.to_store(tenant_id, each) for tenant_id, each in reported.items()}
+            self._seen.add(tenant_id, [(device_id, report, effect)], found[tenant_id])
         return {tenant_id: each for tenant_id, each in found.items() if each}
 
     def _note(self, reports: Iterable[TenantReport], effects: Iterable[Effect], began: float) -> _Noted:

@@ -1,4 +1,8 @@
-"""Chooses the devices whose last report and version are stored with a batch: each at most once an hour."""
+"""Chooses what is stored about devices with a batch of reports: versions that they say, rarely when they were heard.
+
+The end of a device in a campaign says both already, and its execution has it: nothing more is written for it. It is
+stored when the campaign has ended (``engine/upkeep/device_fields.py``), and read from the execution until then.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,18 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
-from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.parse import Report
 from rollwave.store.executions import Effect
-from rollwave.store.labels import FRESH_SECONDS, Seen
+from rollwave.store.labels import FRESH_SECONDS
 
 MAX_DEVICES_REMEMBERED = 100_000
 """Maximum number of devices of which it is remembered when they were stored. Of others, PostgreSQL is asked."""
 
 DEFERRED_SECONDS = 600.0
-"""Seconds for which a device in progress is not stored: most end before, so that they are stored once and not twice."""
+"""Seconds for which the time of a report is not stored: most devices end before, and are then not stored at all."""
 
-
-def add_seen(seen: dict[DeviceId, Seen], more: Mapping[DeviceId, Seen]) -> None:
-    """Add what later reports of the same batch say. A version of an earlier report stays if they have none."""
-    for device_id, each in more.items():
-        before = seen.get(device_id, each)
-        seen[device_id] = Seen(device_id, each.succeeded_in or before.succeeded_in, each.version or before.version)
+_SUCCESS = ExecutionStatus.SUCCESS
 
 
 class SeenDevices:
@@ -36,25 +35,43 @@ class SeenDevices:
         self._stored: dict[tuple[TenantId, DeviceId], _Stored] = {}
         self._deferred: dict[tuple[TenantId, DeviceId], float] = {}
 
-    def to_store(
-        self, tenant_id: TenantId, reported: Iterable[tuple[DeviceId, Report, Effect]]
-    ) -> dict[DeviceId, Seen]:
-        """What to store of the devices that have ``reported``, by device. An unknown execution says nothing."""
-        found: dict[DeviceId, Seen] = {}
+    def add(
+        self,
+        tenant_id: TenantId,
+        reported: Iterable[tuple[DeviceId, Report, Effect]],
+        found: dict[DeviceId, Said | None],
+    ) -> None:
+        """Add to ``found`` the devices to store, each with its version. None: only that it was heard.
+
+        An unknown execution says nothing.
+        """
         now = time.monotonic()
         fresh_from = now - FRESH_SECONDS
         for device_id, report, effect in reported:
             if effect.was is None:
                 continue
-            stored = self._stored.get((tenant_id, device_id))
-            succeeded_in = report.campaign_id if effect.became is ExecutionStatus.SUCCESS else None
-            stale = stored is None or stored.at <= fresh_from
-            says_version = report.version not in {None, stored.version if stored else None}
-            if stale and not says_version and report.status not in TERMINAL:
-                stale = not self._defer((tenant_id, device_id), now)
-            if stale or succeeded_in is not None or says_version:
-                add_seen(found, {device_id: Seen(device_id, succeeded_in, report.version)})
-        return found
+            key = tenant_id, device_id
+            stored = self._stored.get(key)
+            if report.version is not None:
+                said = Said(report.version, report.campaign_id, _SUCCESS in {effect.was, effect.became})
+                if stored is None or stored.at <= fresh_from or stored.said != said:
+                    found[device_id] = said
+            elif effect.became in TERMINAL:  # its execution says when, and the version after a success
+                if effect.became is _SUCCESS:
+                    found.pop(device_id, None)
+                self._deferred.pop(key, None)
+                self._remember(key, _Stored(now))
+            elif device_id not in found and not (stored and stored.at > fresh_from) and not self._defer(key, now):
+                found[device_id] = None
+
+    def stored(self, tenant_id: TenantId, found: Mapping[DeviceId, Said | None]) -> None:
+        """Note that these devices were stored now."""
+        now = time.monotonic()
+        for device_id, said in found.items():
+            key = tenant_id, device_id
+            self._deferred.pop(key, None)
+            before = self._stored.get(key)
+            self._remember(key, _Stored(now, said or (before.said if before else None)))
 
     def _defer(self, key: tuple[TenantId, DeviceId], now: float) -> bool:
         """Whether the time of a report may be stored with a later one. False where too many devices wait for that."""
@@ -69,21 +86,26 @@ class SeenDevices:
         self._deferred[key] = now
         return True
 
-    def stored(self, tenant_id: TenantId, seen: Mapping[DeviceId, Seen]) -> None:
-        """Note that these devices were stored now."""
-        now = time.monotonic()
-        for device_id, each in seen.items():
-            key = tenant_id, device_id
-            self._deferred.pop(key, None)
-            before = self._stored.pop(key, None)  # the newest is last
-            version = each.version or (before.version if before and each.succeeded_in is None else None)
-            self._stored[key] = _Stored(now, version)
-        while len(self._stored) > MAX_DEVICES_REMEMBERED:
+    def _remember(self, key: tuple[TenantId, DeviceId], stored: _Stored) -> None:
+        self._stored.pop(key, None)  # the newest is last
+        self._stored[key] = stored
+        if len(self._stored) > MAX_DEVICES_REMEMBERED:
             del self._stored[next(iter(self._stored))]
 
 
+class Said(NamedTuple):
+    """A version that a device reported about a campaign, and whether it had succeeded in it.
+
+    The same version is a repetition only if all three are the same: a success in between counts as another version.
+    """
+
+    version: str
+    campaign_id: CampaignId
+    succeeded: bool
+
+
 class _Stored(NamedTuple):
-    """When a device was stored, by this process's clock, and the version that it reported. None: not known here."""
+    """When a device was stored, by this process's clock, and the version that it reported last; None: not known."""
 
     at: float
-    version: str | None
+    said: Said | None = None

@@ -28,7 +28,8 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
-from rollwave.store.overdue import ClosedSegment, Failed, OpenedSegment, Overdue, Postponed
+from rollwave.store.overdue import Failed, Overdue, Postponed
+from rollwave.store.standing import ClosedSegment
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Maximum number of devices judged in one look."""
@@ -37,6 +38,19 @@ CATCH_UP_SECONDS = 10.0
 """Seconds after which a new listener has surely committed the reports that were queued for it."""
 
 NO_OTHER = "an attempt failed, and the campaign was stopped before the next"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The activity of a campaign at a look. ``may_judge``: devices may be judged by their deadlines now.
+
+    ``seen_ago``: seconds since the last look that found it active. ``suspended_for``: seconds for which it was
+    suspended until this look; 0: it was active before, or it is suspended now.
+    """
+
+    may_judge: bool
+    seen_ago: float
+    suspended_for: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +76,8 @@ class _Judged:
     retry_in: float | None
 
 
-async def note_activity(connection: Connection, locked: CampaignUnderPolicy, settings: Settings) -> bool:
-    """Record whether the campaign is active. Returns whether devices may be judged by their deadlines now.
+async def note_activity(connection: Connection, locked: CampaignUnderPolicy, settings: Settings) -> Noted:
+    """Record whether the campaign is active.
 
     Deadlines stand still while a campaign is suspended. A campaign that becomes active is judged at the next look;
     after a halt, a freeze or any suspension of a campaign under a document, when its progress timeout has passed once,
@@ -81,7 +95,12 @@ async def note_activity(connection: Connection, locked: CampaignUnderPolicy, set
     # Where the database's clock was set back, the time that is left is longer than it was ever set.
     waits = 0 < campaign.deadlines_in <= policy.progress_timeout
     may_judge = change is not Change.ACTIVATE and (not waits or campaign.status in FINAL)
-    return active and may_judge and _have_been_heard(listening, policy)
+    seen_ago = max(0.0, campaign.activity.seen_ago or 0.0)
+    return Noted(
+        may_judge=active and may_judge and _have_been_heard(listening, policy),
+        seen_ago=seen_ago,
+        suspended_for=seen_ago if change is Change.ACTIVATE else 0.0,
+    )
 
 
 def _suspends(locked: CampaignUnderPolicy, settings: Settings) -> bool:
@@ -104,42 +123,6 @@ def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
     return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
 
 
-async def hold(connection: Connection, campaign: Campaign, policy: Policy, closed: Sequence[ClosedSegment]) -> bool:
-    """Hold devices of closed segments that are due: their clocks stand, and they leave the head of the queue.
-
-    Each has its progress timeout left when its segment opens. Returns whether there may be more of them. Needs the
-    campaign's lock.
-    """
-    held = await overdue.hold(
-        connection,
-        campaign,
-        closed,
-        progress_timeout=policy.progress_timeout,
-        device_timeout=policy.device_timeout,
-        limit=MAX_OVERDUE_PER_LOOK,
-    )
-    return held == MAX_OVERDUE_PER_LOOK
-
-
-async def give_time(
-    connection: Connection, campaign: Campaign, policy: Policy, opened: Sequence[OpenedSegment]
-) -> bool:
-    """Give devices that are due, and whose deadline was set before their window opened, the progress timeout from then.
-
-    They could not be sent to again meanwhile. Returns whether there may be more of them. Needs the campaign's lock.
-    """
-    given = await overdue.give_time(
-        connection,
-        campaign,
-        opened,
-        answer_timeout=policy.answer_timeout,
-        progress_timeout=policy.progress_timeout,
-        device_timeout=policy.device_timeout,
-        limit=MAX_OVERDUE_PER_LOOK,
-    )
-    return given == MAX_OVERDUE_PER_LOOK
-
-
 async def sweep(
     connection: Connection,
     campaign: Campaign,
@@ -153,8 +136,8 @@ async def sweep(
 
     Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
     ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
-    (:func:`hold`). ``deadlines_run`` False: only devices that wait for another attempt after they reported that one
-    failed. No later report of theirs counts, so that nothing is to be waited for.
+    (:mod:`rollwave.engine.upkeep.standing`). ``deadlines_run`` False: only devices that wait for another attempt after
+    they reported that one failed. No later report of theirs counts, so that nothing is to be waited for.
     """
     late = await overdue.lock_overdue(
         connection,

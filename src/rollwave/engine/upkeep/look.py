@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
@@ -13,14 +13,16 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
-from rollwave.engine.closed_segments import closed_segments, just_opened_segments
+from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
+from rollwave.engine.placing import must_place_all
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep import deadlines, schedule, waves
+from rollwave.engine.upkeep import deadlines, schedule, standing, waves
 from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
+from rollwave.engine.upkeep.deadlines import Noted
 from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -47,8 +49,9 @@ class Look:
 
     ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its
     counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's
-    devices are not taken over yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by
-    a host. ``idle_seconds``: seconds for which there is nothing to send.
+    devices are not taken over yet, so nothing is sent. ``unplaced``: other SQL has inserted devices. ``more``: there
+    may be more devices that are overdue or left by a host. ``idle_seconds``: seconds for which there is nothing to
+    send.
     """
 
     stopped: Stopped | None = None
@@ -58,6 +61,7 @@ class Look:
     being_targeted: bool = False
     to_count: bool = False
     left_behind: bool = False
+    unplaced: bool = False
     more: bool = False
     idle_seconds: float = 0.0
 
@@ -126,33 +130,31 @@ class Upkeep:
             )
         if await schedule.end_if_over(connection, locked):
             return Look(schedule_ended=True)
-        deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
+        noted = await deadlines.note_activity(connection, locked, self._settings)
         if campaign.status is CampaignStatus.RUNNING:
             await note_brakes(connection, locked)
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
-        if policy.document is not None and await placing.any_unplaced(connection, campaign):
+        unplaced = policy.document is not None and await placing.any_unplaced(connection, campaign)
+        if policy.document is not None and unplaced and must_place_all(campaign, policy.document):
             await placing.begin(connection, campaign)
             return Look(being_targeted=True)
-        judged = await self._judge_deadlines(connection, locked, deadlines_run=deadlines_run)
-        return judged or await self._pass_gate(connection, locked, verified)
+        judged = await self._judge_deadlines(connection, locked, noted)
+        return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=unplaced)
 
-    async def _judge_deadlines(
-        self, connection: Connection, locked: CampaignUnderPolicy, *, deadlines_run: bool
-    ) -> Look | None:
-        """Hold devices of closed segments, and judge those that are overdue. None: the look goes on.
+    async def _judge_deadlines(self, connection: Connection, locked: CampaignUnderPolicy, noted: Noted) -> Look | None:
+        """Let the clocks of devices of closed segments stand, and judge those that are overdue. None: the look goes on.
 
         While the campaign is suspended, the clocks of all devices stand already.
         """
         campaign, policy = locked.row, locked.policy
         closed = await closed_segments(connection, locked)
-        suspended = campaign.activity.active_for is None
-        if not suspended and await deadlines.hold(connection, campaign, policy, closed):
-            return Look(more=True)
-        if await deadlines.give_time(connection, campaign, policy, await just_opened_segments(connection, locked)):
-            return Look(more=True)
-        if not deadlines_run:
+        if policy.document is not None and (campaign.activity.active_for is not None or noted.suspended_for):
+            await standing.note(connection, campaign, closed, noted)
+            if await standing.let_stand(connection, campaign, policy, closed):
+                return Look(more=True)
+        if not noted.may_judge:
             return None
         swept = await deadlines.sweep(connection, campaign, policy, sends_on=True, closed=closed)
         if swept.stopped or swept.any_failed or swept.more:
@@ -239,12 +241,16 @@ class Upkeep:
         """
         # Nothing more is sent, so an unreadable policy does not pause the campaign.
         campaign, policy = locked.row, locked.policy
-        deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
+        noted = await deadlines.note_activity(connection, locked, self._settings)
         taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )
-        swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=deadlines_run)
-        if taken.more or swept.more:
+        more = taken.more
+        if campaign.policy_revision is not None:  # all clocks run now
+            await standing.note(connection, campaign, (), noted)
+            more = await standing.let_stand(connection, campaign, policy, ()) or more
+        swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=noted.may_judge)
+        if more or swept.more:
             return Look(more=True)
         return await self._finish_winding_down(connection, campaign, verified)
 

@@ -21,7 +21,7 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import ENGINE, CampaignTargeted
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
-from rollwave.engine import guardrails, placing, stop
+from rollwave.engine import budgets, guardrails, placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.placing import SentMoved
 from rollwave.engine.stop import Stopped
@@ -57,6 +57,7 @@ class Targeter:
         """``batch``: devices targeted in one transaction."""
         self._pool = pool
         self._batch = batch
+        self._faults: dict[CampaignRef, str] = {}
 
     async def target(self, ref: CampaignRef) -> float:
         """Target the campaign for one turn. Returns the seconds until the next look; 0: immediately."""
@@ -71,6 +72,30 @@ class Targeter:
                 await self._hold(ref, error)
                 wait = HELD_SECONDS
         return wait or 0.0
+
+    async def place_inserted(self, ref: CampaignRef) -> None:
+        """Place devices that other SQL has inserted into a campaign whose devices are placed: one batch of them.
+
+        Sending to the others goes on meanwhile. If their labels cannot be read, they are left to the next look.
+        """
+        stopped = None
+        try:
+            async with targets.transaction(self._pool, ref.tenant_id) as connection:
+                campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
+                if campaign is None or campaign.document is None or campaign.being_targeted:
+                    return
+                batch = await placing.place_inserted(connection, campaign, campaign.document, limit=self._batch)
+                if batch.segments > MAX_SEGMENTS:
+                    stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
+            self._faults.pop(ref, None)
+        except targets.DeviceLocked:
+            return
+        except LabelsUnavailable as error:
+            if self._faults.get(ref) != str(error):
+                self._faults[ref] = str(error)
+                report(_log, "ota_targeting_held", error, campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)
+        if stopped:
+            stopped.announce()
 
     async def _target_batch(self, ref: CampaignRef) -> float | None:
         """Target one batch. It is committed together with its last device, so no device is left out or targeted twice.
@@ -143,6 +168,8 @@ class Targeter:
         """Place a batch by the campaign's document, after its devices were counted."""
         found, of = campaign.survey, placing_of(document)
         assert found is not None  # the caller checks this
+        if not await placing.forget(connection, campaign, limit=self._batch):
+            return _Step()
         batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
         last = batch.devices < self._batch
         if placing.moves(campaign):
@@ -150,6 +177,7 @@ class Targeter:
         if batch.segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
             return _Step(SOON_SECONDS, stopped=stopped)
+        last = last and await budgets.fill_queue(connection, campaign, document, limit=self._batch)
         if last:
             await placing.finish(connection, campaign.tenant_id, campaign.id, of, found)
         if not placing.moves(campaign):

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from rollwave import metrics
-from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.campaign import FINAL, CampaignRef, CampaignStatus
 from rollwave.engine import identity
 from rollwave.engine.dispatch.cancel import Cancels
 from rollwave.engine.dispatch.pipeline import Dispatch
@@ -20,6 +20,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.stop import MAX_SKIPPED_PER_BATCH, skip_rest
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.device_fields import store_fields
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.keyed_tasks import KeyedTasks
@@ -246,7 +247,11 @@ class Ticker:
                 tell_in = await self._cancels.tell(ref)
                 if not await self._skip_rest(ref):
                     return 0.0
+            if ref.status in FINAL and (stored := await store_fields(self._pool, ref)) is not None:
+                return inf if stored else 0.0
             look = await self._upkeep.look_after(ref)
+            if look.unplaced:
+                await self._targeter.place_inserted(ref)
             if look.being_targeted:
                 wait = await self._targeter.target(ref)
             elif look.left_behind:

@@ -5,7 +5,8 @@ ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS policy_revision integer,          -- the document in force; NULL: the flat columns
     ADD COLUMN IF NOT EXISTS placement jsonb,                  -- how far its devices are placed by the document; NULL: all are
     ADD COLUMN IF NOT EXISTS segment_turn integer NOT NULL DEFAULT 0,         -- the last segment that a claim took from
-    ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0; -- devices that the pace allowed before and nobody took
+    ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0, -- devices that the pace allowed before and nobody took
+    ADD COLUMN IF NOT EXISTS pace_claims double precision[]; -- claims of the last tick: epoch seconds, devices, and so on; NULL: none
 
 -- Where a device stands in its campaign's queue. Flat columns: segment 0 and position 0, so that the lowest id goes first.
 -- With a document, segments begin at 1, and position is (number of the wave + 1) * 2^44 + the place by the policy's order;
@@ -14,7 +15,8 @@ ALTER TABLE ota_device_status
     ADD COLUMN IF NOT EXISTS segment integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS position bigint NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS dispatch_number integer,  -- of the first command among the campaign's, from 1; NULL: flat, or not sent to
-    ADD COLUMN IF NOT EXISTS error_code text;          -- of the last failed attempt, as the device reported it
+    ADD COLUMN IF NOT EXISTS error_code text,          -- of the last failed attempt, as the device reported it
+    ADD COLUMN IF NOT EXISTS stood_until timestamptz;  -- what its segment was closed up to then is in suspended_before; NULL: nothing
 
 DROP INDEX IF EXISTS ota_device_status_waiting;
 CREATE INDEX ota_device_status_waiting
@@ -57,6 +59,8 @@ CREATE TABLE ota_campaign_segments (
     time_zone text,                  -- theirs, if a window asks for it
     quarantined_at timestamptz,
     quarantined_because text,
+    closed tstzmultirange NOT NULL DEFAULT '{}', -- when its devices could not be sent to again; without an end while that lasts
+    reopened boolean NOT NULL DEFAULT false,     -- it is open again, and devices that it held are to be made due
     PRIMARY KEY (tenant_id, campaign_id, number),
     UNIQUE (tenant_id, campaign_id, labels)
 );

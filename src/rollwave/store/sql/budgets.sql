@@ -151,16 +151,23 @@ ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE SET in_flight = v.
 RETURNING v.budget::int AS budget, v.value, v.in_flight, v.held_segments <> '{}' AS holds;
 
 -- name: forget_held
--- Devices are placed anew: budgets hold none of them. Forgets at most $3.
+-- Devices are about to be placed anew: budgets hold none of them. Forgets at most $3.
 DELETE FROM ota_campaign_budget_held
 WHERE tenant_id = $1 AND campaign_id = $2 AND ctid = ANY (ARRAY(
     SELECT ctid FROM ota_campaign_budget_held WHERE tenant_id = $1 AND campaign_id = $2 LIMIT $3));
 
+-- name: next_held
+-- The next $6 devices that budgets hold, after those of the value $4 of the budget $3 in the segment $5: by value and segment.
+SELECT budget::int AS budget, value, segment, count(*)::int AS devices
+FROM (SELECT budget, value, segment FROM ota_campaign_budget_held
+      WHERE tenant_id = $1 AND campaign_id = $2 AND (budget, value, segment) > ($3::int, $4::text, $5::int)
+      ORDER BY tenant_id, campaign_id, budget, value, segment, position, device_id
+      LIMIT $6) AS next
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3;
+
 -- name: begin
 -- All devices are placed: count those in flight for the budgets of the document.
-WITH forgotten AS (
-    DELETE FROM ota_campaign_budget_held WHERE tenant_id = $1 AND campaign_id = $2
-)
 INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, in_flight)
 SELECT $1, $2, i.budget, i.value, count(*)::int
 FROM ota_device_status d

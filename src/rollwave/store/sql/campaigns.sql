@@ -15,7 +15,7 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UP
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
        c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
-       c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used, c.pace_carried,
+       c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used, c.pace_carried, c.pace_claims,
        c.target_group_id, c.targeted_devices, c.targeted_up_to, c.suspended_for, c.suspended_lately,
        EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,

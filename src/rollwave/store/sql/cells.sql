@@ -114,15 +114,6 @@ WHERE l.tenant_id = $1 AND l.campaign_id = $2
 GROUP BY l.wave
 ORDER BY l.wave;
 
--- name: in_flight_segments
--- The segments with devices in flight: number, time zone, and whether each is under quarantine.
-SELECT s.number, s.time_zone, s.quarantined_at IS NOT NULL AS quarantined
-FROM ota_campaign_segments s
-WHERE s.tenant_id = $1 AND s.campaign_id = $2
-  AND EXISTS (SELECT FROM ota_campaign_cells l
-              WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number AND l.in_flight > 0)
-ORDER BY s.number;
-
 -- name: segments
 -- All segments, also those of which the cells say that no device is in flight: other SQL may have changed a device.
 SELECT number, time_zone, quarantined_at IS NOT NULL AS quarantined

@@ -1,5 +1,6 @@
 -- name: count
 -- Add this transaction's transitions to the counters. Rows are locked in the order of ids, so that no two batches deadlock.
+-- A campaign in which a device ends has something to store of its devices (labels.store).
 WITH tally AS (
     SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
         AS t (campaign_id, pending, downloading, installing, succeeded, failed, skipped)
@@ -12,7 +13,8 @@ WITH tally AS (
 UPDATE ota_campaigns c
 SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.failed, 0) + t.failed,
     pending = c.pending + t.pending, downloading = c.downloading + t.downloading,
-    installing = c.installing + t.installing, skipped = c.skipped + t.skipped
+    installing = c.installing + t.installing, skipped = c.skipped + t.skipped,
+    unstored_after = CASE WHEN t.succeeded > 0 OR t.failed > 0 THEN '' ELSE c.unstored_after END
 FROM tally t JOIN locked h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
@@ -79,6 +81,7 @@ UPDATE ota_campaigns SET reconciled_at = statement_timestamp() WHERE tenant_id =
 UPDATE ota_campaigns
 SET succeeded = COALESCE(succeeded, 0) + $4, failed = COALESCE(failed, 0) + $5, sent = sent + $6,
     pending = pending + $7, downloading = downloading + $8, installing = installing + $9, skipped = skipped + $10,
+    unstored_after = CASE WHEN $4 > 0 OR $5 > 0 THEN '' ELSE unstored_after END,
     reconciled_at = clock_timestamp()
 WHERE tenant_id = $1 AND id = $2 AND EXTRACT(epoch FROM reconciled_at)::float8 IS NOT DISTINCT FROM $3::float8
 RETURNING id;

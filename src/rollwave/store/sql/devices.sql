@@ -2,61 +2,54 @@
 -- Not applied: the device is not registered yet.
 UPDATE devices SET device_type = $3, attributes = $4::text::jsonb
 WHERE tenant_id = $1 AND device_id = $2
-RETURNING device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at;
+RETURNING device_id;
 
 -- name: insert_device
 INSERT INTO devices (tenant_id, device_id, device_type, attributes)
 VALUES ($1, $2, $3, $4::text::jsonb)
 ON CONFLICT (tenant_id, device_id) DO UPDATE
-SET device_type = EXCLUDED.device_type, attributes = EXCLUDED.attributes
-RETURNING device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at;
+SET device_type = EXCLUDED.device_type, attributes = EXCLUDED.attributes;
 
 -- name: put_fields
--- Set the time zone $3 and the version $4. If $5 is false, a version that is stored stays.
-INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, time_zone, version, version_key)
-VALUES ($1, $2, $3, $4, rollwave_version_key($4))
+-- Set the time zone $3 and the version $4, also to NULL. If $5 is false, the version stays what it is.
+INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, time_zone, version, version_key, version_at)
+VALUES ($1, $2, $3, $4, rollwave_version_key($4), CASE WHEN $5 THEN statement_timestamp() END)
 ON CONFLICT (tenant_id, device_id) DO UPDATE
 SET time_zone = EXCLUDED.time_zone, version = CASE WHEN $5 THEN EXCLUDED.version ELSE f.version END,
-    version_key = CASE WHEN $5 THEN EXCLUDED.version_key ELSE f.version_key END
-RETURNING f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at;
+    version_key = CASE WHEN $5 THEN EXCLUDED.version_key ELSE f.version_key END,
+    version_at = COALESCE(EXCLUDED.version_at, f.version_at);
 
--- name: empty_fields
--- Empty the time zone and, if $3 is true, the version. Not applied: nothing is stored of this device.
-UPDATE rollwave_device_fields f
-SET time_zone = NULL, version = CASE WHEN $3 THEN NULL ELSE f.version END,
-    version_key = CASE WHEN $3 THEN NULL ELSE f.version_key END
-WHERE f.tenant_id = $1 AND f.device_id = $2
-RETURNING f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at;
+-- name: empty_time_zone
+-- Not applied: nothing is stored of this device.
+UPDATE rollwave_device_fields SET time_zone = NULL WHERE tenant_id = $1 AND device_id = $2;
 
 -- name: get_device
-SELECT d.device_id, d.device_type, d.attributes::text AS attributes, EXTRACT(epoch FROM d.created_at)::float8 AS created_at,
-       f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at
-FROM devices d
-LEFT JOIN rollwave_device_fields f ON f.tenant_id = $1 AND f.device_id = d.device_id
-WHERE d.tenant_id = $1 AND d.device_id = $2;
+SELECT r.device_id, r.device_type, r.attributes::text AS attributes, EXTRACT(epoch FROM r.created_at)::float8 AS created_at,
+       r.time_zone, r.version, EXTRACT(epoch FROM r.last_seen)::float8 AS last_seen_at
+FROM rollwave_registered($1) AS r
+WHERE r.device_id = $2;
 
 -- name: devices
 -- device_type::text: a host's column may be an enumeration. It has no index.
-SELECT d.device_id, d.device_type, d.attributes::text AS attributes, EXTRACT(epoch FROM d.created_at)::float8 AS created_at,
-       f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at
+SELECT r.device_id, r.device_type, r.attributes::text AS attributes, EXTRACT(epoch FROM r.created_at)::float8 AS created_at,
+       r.time_zone, r.version, EXTRACT(epoch FROM r.last_seen)::float8 AS last_seen_at
 FROM (
-    SELECT device_id, device_type, attributes, created_at
+    SELECT device_id::text AS device_id
     FROM devices
     WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2) AND ($3::text IS NULL OR device_id > $3)
     ORDER BY device_id
     LIMIT $4
 ) AS d
-LEFT JOIN rollwave_device_fields f ON f.tenant_id = $1 AND f.device_id = d.device_id
-ORDER BY d.device_id;
+CROSS JOIN LATERAL (SELECT * FROM rollwave_registered($1) AS x WHERE x.device_id = d.device_id OFFSET 0) AS r
+ORDER BY r.device_id;
 
 -- name: devices_of
 -- The devices $2.
-SELECT d.device_id, d.device_type, d.attributes::text AS attributes, EXTRACT(epoch FROM d.created_at)::float8 AS created_at,
-       f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at
-FROM devices d
-LEFT JOIN rollwave_device_fields f ON f.tenant_id = $1 AND f.device_id = d.device_id
-WHERE d.tenant_id = $1 AND d.device_id = ANY ($2::text[])
-ORDER BY d.device_id;
+SELECT r.device_id, r.device_type, r.attributes::text AS attributes, EXTRACT(epoch FROM r.created_at)::float8 AS created_at,
+       r.time_zone, r.version, EXTRACT(epoch FROM r.last_seen)::float8 AS last_seen_at
+FROM unnest($2::text[]) AS d (device_id)
+CROSS JOIN LATERAL (SELECT * FROM rollwave_registered($1) AS x WHERE x.device_id = d.device_id OFFSET 0) AS r
+ORDER BY r.device_id;
 
 -- name: count_devices
 SELECT count(*) FROM devices WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2);

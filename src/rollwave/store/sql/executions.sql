@@ -14,9 +14,9 @@
 -- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
--- started_at. $19: only these devices get their first command (NULL: any). Under a document, number the first commands, and change
--- the cells; devices are sent to again (overdue.hold) in segments without quarantine, of the time zones $18 (NULL: every one) and, if
--- $20, of none.
+-- started_at. $19: only these devices get their first command (NULL: any). $21: the claims of the last tick, to which this one is added
+-- (NULL: the pace does not need them). Under a document, number the first commands, and change the cells; devices are sent to again
+-- (standing.hold) in segments without quarantine, of the time zones $18 (NULL: every one) and, if $20, of none.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -111,6 +111,9 @@ WITH again AS (
                               ELSE c.pace_opened_at END,
         pace_used = CASE WHEN moved.in_pace > 0 AND $9 THEN 0 ELSE c.pace_used END + moved.in_pace,
         pace_carried = CASE WHEN moved.in_pace > 0 AND $9 THEN $17 ELSE c.pace_carried END,
+        pace_claims = CASE WHEN moved.in_pace > 0 AND $21::float8[] IS NOT NULL
+                           THEN $21::float8[] || ARRAY[EXTRACT(epoch FROM statement_timestamp()), moved.in_pace]::float8[]
+                           ELSE c.pace_claims END,
         segment_turn = CASE WHEN $14 THEN COALESCE((SELECT segment FROM fresh ORDER BY turn DESC LIMIT 1), c.segment_turn)
                             ELSE c.segment_turn END,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,

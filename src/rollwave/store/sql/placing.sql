@@ -4,7 +4,7 @@
 --   {key}: the place of a device in the queue of its wave and segment.
 --   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
 --   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
---   {budget_values}: the values of the budgets' labels.
+--   {budget_values}: the values of the budgets' labels; {held_for}: the budget that holds the device until its turn comes.
 --   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it.
 -- Selectors have parameters after the listed ones.
 
@@ -83,14 +83,14 @@ WITH batch AS (
            CASE WHEN p.mismatch THEN ota_fitting('device type ' || p.device_type || ' does not match the firmware''s, ' || $4::text)
                 WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') END,
            CASE WHEN p.wave IS NULL THEN statement_timestamp() END,
-           CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
+           CASE WHEN p.wave IS NULL THEN 0 WHEN p.held_for IS NULL THEN n.number ELSE -n.number END,
            CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
            CASE WHEN p.wave IS NOT NULL THEN p.budget_values END
     FROM placed p
     LEFT JOIN numbered n ON n.labels = p.segment
     ORDER BY n.number, p.wave, p.key, p.device_id -- a claim then finds the devices of a batch side by side
     ON CONFLICT DO NOTHING
-    RETURNING status, segment, position
+    RETURNING status, segment, position, device_id, budget_values
 ), {cells}
 SELECT (SELECT count(*) FROM batch)::int AS devices,
        (SELECT max(device_id) FROM batch) AS up_to,
@@ -111,27 +111,33 @@ WITH scanned AS (
     LIMIT $6
 ), batch AS (
     SELECT place, device_id, id AS ordinal, abs(segment) AS was FROM scanned WHERE status = 'PENDING' AND attempt = 0
-), {placed}, targeted AS (
-    UPDATE ota_device_status d
-    SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
-        error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
-        completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
-        segment = CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
-        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
-        budget_values = p.budget_values
-    FROM batch b
-    JOIN placed p ON p.device_id = b.device_id
-    LEFT JOIN numbered n ON n.labels = p.segment
-    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
-      AND d.status = 'PENDING' AND d.attempt = 0
-    RETURNING d.status, d.segment, d.position, b.was
-), {cells}
+), {placed}, {places}, {cells}
 SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (SELECT max(device_id) FROM scanned) AS up_to,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
        ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}
+FROM targeted;
+
+-- name: place_inserted
+-- Place up to $6 devices that other SQL has inserted since all were placed. The other parameters are as in insert; $3, $5 and $7 are not
+-- used. Not applied: another transaction has locked the row, or has changed it since.
+WITH batch AS (
+    SELECT ctid AS place, device_id, id AS ordinal, 0 AS was
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
+      AND $3::text IS NULL AND $5::text IS NOT NULL AND $7::bigint IS NOT NULL
+    ORDER BY segment, position, id
+    LIMIT $6
+    FOR UPDATE SKIP LOCKED
+), {placed}, {places}, {cells}
+SELECT (SELECT count(*) FROM batch)::int AS devices,
+       (SELECT max(device_id) FROM batch) AS up_to,
+       (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
+       (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
+       (SELECT count(*) FROM numbered)::int AS segments,
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
 FROM targeted;
 
 -- name: lock_sent
@@ -163,7 +169,8 @@ WITH batch AS MATERIALIZED (
     SELECT d.*
     FROM unnest($3::text[]) AS s (device_id)
     CROSS JOIN LATERAL (
-        SELECT ctid AS place, device_id, segment AS was FROM ota_device_status
+        SELECT ctid AS place, device_id, segment AS was, started_at, GREATEST(stood_until, started_at) AS stood_from
+        FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
           AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
     ) AS d
@@ -172,13 +179,31 @@ WITH batch AS MATERIALIZED (
     FROM (SELECT b.device_id, b.place, b.was, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS b
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id) AS l
+), stood AS MATERIALIZED (
+    -- The clock of a device stood while its former segment was closed (standing.sql). One that this held is due now.
+    SELECT b.device_id, upper_inf(s.closed) AND b.stood_from >= (SELECT max(lower(u.r)) FROM unnest(s.closed) AS u (r)) AS was_held,
+           CASE WHEN started_at IS NULL THEN 0 ELSE COALESCE((
+               SELECT sum(EXTRACT(epoch FROM upper(u.r) - lower(u.r)))
+               FROM unnest(s.closed * tstzmultirange(tstzrange(LEAST(stood_from, statement_timestamp()), statement_timestamp())))
+                   AS u (r)), 0) END::float8 AS seconds
+    FROM batch b
+    CROSS JOIN LATERAL (
+        SELECT closed FROM ota_campaign_segments
+        WHERE tenant_id = $1 AND campaign_id = $2 AND number = b.was AND closed <> '{}' LIMIT 1
+    ) AS s
 ), wanted AS (
     SELECT DISTINCT labels, time_zone FROM known WHERE was > 0 -- a host has written the others, which are never sent to
 ), {segments}, moved AS (
     UPDATE ota_device_status d
-    SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values
+    SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values,
+        suspended_before = d.suspended_before - CASE WHEN n.number <> k.was THEN COALESCE(stood.seconds, 0) ELSE 0 END,
+        stood_until = CASE WHEN n.number <> k.was THEN statement_timestamp() ELSE d.stood_until END,
+        due_at = CASE WHEN n.number <> k.was AND stood.was_held AND d.due_at > statement_timestamp()
+                           AND (d.status = 'PENDING' OR d.attempt > d.sent_attempt OR d.failed_attempt = d.attempt)
+                      THEN statement_timestamp() ELSE d.due_at END
     FROM known k
     LEFT JOIN numbered n ON n.labels = k.labels
+    LEFT JOIN stood ON stood.device_id = k.device_id
     WHERE d.tenant_id = $1 AND d.ctid = k.place AND d.campaign_id = $2 AND d.device_id = k.device_id
     RETURNING d.status = 'FAILED' AS failed, d.segment, d.position, k.was
 ), targeted AS (
@@ -198,10 +223,10 @@ SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FRO
 
 -- name: from_quarantine
 -- The segments under quarantine that devices have left, and those that they have entered.
-(SELECT jsonb_agg(DISTINCT jsonb_build_array(t.was, t.segment))
+(SELECT jsonb_agg(DISTINCT jsonb_build_array(t.was, abs(t.segment)))
  FROM targeted t
  JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = t.was AND s.quarantined_at IS NOT NULL
- WHERE t.segment > 0 AND t.segment <> t.was)::text AS from_quarantine
+ WHERE t.segment <> 0 AND abs(t.segment) <> t.was)::text AS from_quarantine
 
 -- name: placed
 -- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound.
@@ -220,7 +245,8 @@ known AS MATERIALIZED (
            CASE WHEN k.mismatch THEN NULL
                 WHEN row_number() OVER (PARTITION BY k.mismatch, k.wave ORDER BY k.key, k.device_id)
                      > ($9::int[])[k.wave + 1] - COALESCE(t.devices, 0) THEN k.rest
-                ELSE k.wave END AS wave
+                ELSE k.wave END AS wave,
+           {held_for} AS held_for
     FROM known k
     LEFT JOIN taken t ON t.wave = k.wave
 ), wanted AS (
@@ -250,13 +276,44 @@ new_segments AS (
     SELECT number, labels FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2
 )
 
+-- name: places
+targeted AS (
+    UPDATE ota_device_status d
+    SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
+        error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
+        completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
+        segment = CASE WHEN p.wave IS NULL THEN 0 WHEN p.held_for IS NULL THEN n.number ELSE -n.number END,
+        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
+        budget_values = p.budget_values
+    FROM batch b
+    JOIN placed p ON p.device_id = b.device_id
+    LEFT JOIN numbered n ON n.labels = p.segment
+    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
+      AND d.status = 'PENDING' AND d.attempt = 0
+    RETURNING d.status, d.segment, d.position, d.device_id, d.budget_values, b.was
+)
+
 -- name: cells
 in_cells AS (
-    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting)
-    SELECT $1, $2, (position >> 44)::int - 1, segment, count(*)::int
+    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting, held)
+    SELECT $1, $2, (position >> 44)::int - 1, abs(segment), count(*)::int, (count(*) FILTER (WHERE segment < 0))::int
     FROM targeted WHERE status = 'PENDING'
     GROUP BY 3, 4
-    ON CONFLICT (tenant_id, campaign_id, wave, segment) DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting
+    ON CONFLICT (tenant_id, campaign_id, wave, segment)
+    DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting, held = l.held + EXCLUDED.held
+), held AS ( -- the first devices of each value return to the queue when all are placed (budgets.next_held)
+    SELECT held_for AS budget, budget_values[held_for] AS value, -segment AS segment, position, device_id
+    FROM (SELECT *, {held_for} AS held_for FROM targeted WHERE segment < 0) AS t
+), in_held AS (
+    INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
+    SELECT $1, $2, * FROM held
+    ON CONFLICT DO NOTHING -- a host's SQL has inserted the execution anew
+), of_values AS (
+    INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, held_segments)
+    SELECT $1, $2, budget, value, array_agg(DISTINCT segment) FROM held GROUP BY budget, value
+    ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE
+    SET held_segments = ARRAY(SELECT DISTINCT unnest(v.held_segments || EXCLUDED.held_segments) ORDER BY 1)
+    WHERE NOT v.held_segments @> EXCLUDED.held_segments
 )
 
 -- name: rank
@@ -280,7 +337,7 @@ DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
 -- Begin to place the devices never sent to. Nothing is sent until all are placed. The campaign is locked.
 WITH emptied AS (
     UPDATE ota_campaign_cells SET waiting = 0, held = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
-), unheld AS ( -- budgets hold nobody until all are placed: ota_campaign_budget_held is emptied meanwhile (budgets.forget)
+), unheld AS ( -- the rows of held devices are deleted before the first is placed (budgets.forget_held)
     DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
 )
 UPDATE ota_campaigns
@@ -314,6 +371,19 @@ SET targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
     pending = pending - $6, skipped = skipped + $6
 WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
 RETURNING total_devices;
+
+-- name: filled
+-- Record the last value ($4) of a budget ($3) and segment ($5) whose first devices have returned to the queue. The campaign is locked.
+UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('filled', jsonb_build_array($3::int, $4::text, $5::int))
+WHERE tenant_id = $1 AND id = $2;
+
+-- name: inserted
+-- Record that devices are placed that other SQL has inserted. $3 of them have become SKIPPED. The campaign is locked.
+UPDATE ota_campaigns c
+SET pending = c.pending - $3, skipped = c.skipped + $3, total_devices = GREATEST(c.total_devices, l.devices + c.skipped + $3)
+FROM (SELECT COALESCE(sum(waiting + in_flight + succeeded + failed), 0)::int AS devices
+      FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS l
+WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: finish
 -- The devices of the group are placed. The campaign is locked.

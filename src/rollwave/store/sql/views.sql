@@ -130,30 +130,41 @@ LIMIT $4;
 -- again: a claim takes these devices before those never sent to ("claim" in executions.sql). goes: with the first $6 tokens.
 -- first_turn: the number of such a device in their order, from 1.
 -- $4: the pattern of ids that cannot be addressed. $5: the device timeout in seconds, including all suspensions of the campaign.
-SELECT pending, unacknowledged, refused_for, addressable, held, again, again AND turn <= $6 AS goes,
-       count(*)::int AS devices, min(turn)::int AS first_turn,
-       min(due_in) AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt -- of the device that is due first
-FROM (
-    SELECT *, CASE WHEN again THEN row_number() OVER (PARTITION BY again ORDER BY due_in, place) END AS turn
+-- again_in: the segment of PENDING devices that are due again (NULL: of others); placed: it exists.
+WITH counted AS (
+    SELECT pending, unacknowledged, refused_for, addressable, held, again, again_in, again AND turn <= $6 AS goes,
+           count(*)::int AS devices, min(turn)::int AS first_turn,
+           min(due_in) AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt -- of the device that is due first
     FROM (
-        SELECT status = 'PENDING' AS pending, attempt, attempt > sent_attempt AS unacknowledged, refused_for, addressable,
-               due_in > 0 AS held, due_in, place,
-               addressable AND CASE WHEN status = 'PENDING' THEN COALESCE(due_in <= 0, true)
-                                    ELSE due_in <= 0 AND completed_at IS NULL
-                                         AND (attempt > sent_attempt OR failed_attempt = attempt AND in_time) END AS again
+        SELECT *, CASE WHEN again AND pending THEN segment END AS again_in,
+               CASE WHEN again THEN row_number() OVER (PARTITION BY again ORDER BY due_in, place) END AS turn
         FROM (
-            SELECT status, attempt, sent_attempt, failed_attempt, refused_for, completed_at, ctid AS place,
-                   EXTRACT(epoch FROM due_at - statement_timestamp())::float8 AS due_in,
-                   COALESCE(started_at + make_interval(secs => $5 - suspended_before) > statement_timestamp(), true) AS in_time,
-                   device_id COLLATE "C" !~ $4 AND length(device_id) <= 128 AS addressable
-            FROM ota_device_status
-            WHERE tenant_id = $1 AND campaign_id = $2::bigint
-              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-            ORDER BY due_at NULLS FIRST
-            LIMIT $3) AS open
-    ) AS judged
-) AS placed
-GROUP BY pending, unacknowledged, refused_for, addressable, held, again, goes;
+            SELECT status = 'PENDING' AS pending, attempt, attempt > sent_attempt AS unacknowledged, refused_for, addressable,
+                   due_in > 0 AS held, due_in, place, segment,
+                   addressable AND CASE WHEN status = 'PENDING' THEN COALESCE(due_in <= 0, true)
+                                        ELSE due_in <= 0 AND completed_at IS NULL
+                                             AND (attempt > sent_attempt OR failed_attempt = attempt AND in_time) END AS again
+            FROM (
+                SELECT status, attempt, sent_attempt, failed_attempt, refused_for, completed_at, ctid AS place,
+                       abs(segment) AS segment, EXTRACT(epoch FROM due_at - statement_timestamp())::float8 AS due_in,
+                       COALESCE(started_at + make_interval(secs => $5 - suspended_before) > statement_timestamp(), true) AS in_time,
+                       device_id COLLATE "C" !~ $4 AND length(device_id) <= 128 AS addressable
+                FROM ota_device_status
+                WHERE tenant_id = $1 AND campaign_id = $2::bigint
+                  AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+                ORDER BY due_at NULLS FIRST
+                LIMIT $3) AS open
+        ) AS judged
+    ) AS placed
+    GROUP BY pending, unacknowledged, refused_for, addressable, held, again, again_in, goes
+)
+SELECT c.*, s.number IS NOT NULL AS placed, s.time_zone, s.quarantined_at IS NOT NULL AS quarantined
+FROM counted c
+LEFT JOIN LATERAL (
+    SELECT number, time_zone, quarantined_at FROM ota_campaign_segments
+    WHERE tenant_id = $1 AND campaign_id = $2::bigint AND number = c.again_in
+    OFFSET 0 -- otherwise it is a join, which may read all segments for each of these
+) AS s ON true;
 
 -- name: device
 -- One device of a campaign, with the facts that a claim uses ("claim" in executions.sql), and the number of devices that a

@@ -10,6 +10,13 @@ FROM unnest($3::text[], $4::int[]) WITH ORDINALITY AS w (name, matched, number)
 ON CONFLICT (tenant_id, campaign_id, number)
 DO UPDATE SET name = EXCLUDED.name, matched = EXCLUDED.matched, size = EXCLUDED.size;
 
+-- name: grow
+-- Write the sizes of the waves anew. Devices that were added fit the selectors of their waves.
+UPDATE ota_campaign_waves w SET size = l.size, matched = w.matched + GREATEST(0, l.size - w.size)
+FROM (SELECT wave, sum(waiting + in_flight + succeeded + failed + skipped)::int AS size
+      FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2 GROUP BY wave) AS l
+WHERE w.tenant_id = $1 AND w.campaign_id = $2 AND w.number = l.wave AND w.size <> l.size;
+
 -- name: remove
 DELETE FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 AND number >= $3;
 
