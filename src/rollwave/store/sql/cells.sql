@@ -1,5 +1,7 @@
 -- Cells are changed under their campaign's lock, so the position of a row (ctid) that a statement finds stays the same until it updates
 -- the row.
+-- A segment is looked up by "number BETWEEN x AND x ORDER BY number LIMIT 1": with "number = x", PostgreSQL may read all segments of the
+-- campaign by another index, if it has no statistics of them.
 
 -- name: end
 -- Move devices of waves ($3) and segments ($4) of campaigns ($2) from in flight to succeeded ($5) and failed ($6). Not applied: the
@@ -63,7 +65,11 @@ SELECT l.wave, s.time_zone, s.quarantined_at IS NOT NULL AS is_quarantined,
        min(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS first_open,
        max(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS last_open
 FROM ota_campaign_cells l
-JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+CROSS JOIN LATERAL (
+    SELECT time_zone, quarantined_at FROM ota_campaign_segments
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN l.segment AND l.segment
+    ORDER BY number LIMIT 1
+) AS s
 WHERE l.tenant_id = $1 AND l.campaign_id = $2
 GROUP BY GROUPING SETS ((l.wave), (s.time_zone, s.quarantined_at IS NOT NULL))
 ORDER BY 1, 2 NULLS FIRST, 3;
@@ -80,21 +86,21 @@ FROM (SELECT segment, waiting, sum(waiting) OVER (ORDER BY segment <= $4, segmen
                 (SELECT l.segment, l.waiting - l.held AS waiting
                  FROM ota_campaign_cells l
                  WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = of.wave AND l.segment > $4 AND l.waiting > l.held
-                   AND EXISTS (SELECT FROM ota_campaign_segments s
-                               WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
-                                 AND s.quarantined_at IS NULL
-                                 AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
-                               OFFSET 0) -- otherwise it is a join, with all segments
+                   AND EXISTS (SELECT FROM (SELECT quarantined_at, time_zone FROM ota_campaign_segments
+                                            WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN l.segment AND l.segment
+                                            ORDER BY number LIMIT 1) AS s
+                               WHERE s.quarantined_at IS NULL
+                                 AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL))
                  ORDER BY l.segment LIMIT $7)
                 UNION ALL
                 (SELECT l.segment, l.waiting - l.held
                  FROM ota_campaign_cells l
                  WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = of.wave AND l.segment <= $4 AND l.waiting > l.held
-                   AND EXISTS (SELECT FROM ota_campaign_segments s
-                               WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
-                                 AND s.quarantined_at IS NULL
-                                 AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
-                               OFFSET 0)
+                   AND EXISTS (SELECT FROM (SELECT quarantined_at, time_zone FROM ota_campaign_segments
+                                            WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN l.segment AND l.segment
+                                            ORDER BY number LIMIT 1) AS s
+                               WHERE s.quarantined_at IS NULL
+                                 AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL))
                  ORDER BY l.segment LIMIT $7)
                 LIMIT $7
             ) AS l
@@ -109,7 +115,11 @@ SELECT l.wave,
        sum(l.failed)::int AS failed, sum(l.skipped)::int AS skipped,
        COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE s.quarantined_at IS NOT NULL), 0)::int AS quarantined
 FROM ota_campaign_cells l
-JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+CROSS JOIN LATERAL (
+    SELECT time_zone, quarantined_at FROM ota_campaign_segments
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN l.segment AND l.segment
+    ORDER BY number LIMIT 1
+) AS s
 WHERE l.tenant_id = $1 AND l.campaign_id = $2
 GROUP BY l.wave
 ORDER BY l.wave;
@@ -123,4 +133,10 @@ ORDER BY number;
 
 -- name: zones_of
 -- The time zones of these segments ($3).
-SELECT number, time_zone FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);
+SELECT s.number, s.time_zone
+FROM unnest($3::int[]) AS asked (number)
+CROSS JOIN LATERAL (
+    SELECT number, time_zone FROM ota_campaign_segments
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN asked.number AND asked.number
+    ORDER BY number LIMIT 1
+) AS s;

@@ -28,8 +28,11 @@ WITH again AS (
            OR failed_attempt = attempt
               AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
-      AND (NOT $14 OR EXISTS (SELECT FROM ota_campaign_segments s
-                              WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = abs(segment) AND s.quarantined_at IS NULL
+      AND (NOT $14 OR EXISTS (SELECT FROM (SELECT quarantined_at, time_zone FROM ota_campaign_segments
+                                           WHERE tenant_id = $1 AND campaign_id = $2
+                                             AND number BETWEEN abs(segment) AND abs(segment)
+                                           ORDER BY number LIMIT 1) AS s -- by the primary key (cells.sql)
+                              WHERE s.quarantined_at IS NULL
                                 AND ($18::text[] IS NULL OR s.time_zone = ANY ($18) OR $20 AND s.time_zone IS NULL)))
     ORDER BY due_at NULLS FIRST
     LIMIT $3
@@ -39,8 +42,11 @@ WITH again AS (
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
-      AND (NOT $14 OR EXISTS (SELECT FROM ota_campaign_segments s
-                              WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = abs(segment) AND s.quarantined_at IS NULL
+      AND (NOT $14 OR EXISTS (SELECT FROM (SELECT quarantined_at, time_zone FROM ota_campaign_segments
+                                           WHERE tenant_id = $1 AND campaign_id = $2
+                                             AND number BETWEEN abs(segment) AND abs(segment)
+                                           ORDER BY number LIMIT 1) AS s -- by the primary key (cells.sql)
+                              WHERE s.quarantined_at IS NULL
                                 AND ($18::text[] IS NULL OR s.time_zone = ANY ($18) OR $20 AND s.time_zone IS NULL)))
     ORDER BY due_at NULLS FIRST
     LIMIT $3 - (SELECT count(*) FROM again)

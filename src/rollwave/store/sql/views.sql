@@ -162,8 +162,8 @@ SELECT c.*, s.number IS NOT NULL AS placed, s.time_zone, s.quarantined_at IS NOT
 FROM counted c
 LEFT JOIN LATERAL (
     SELECT number, time_zone, quarantined_at FROM ota_campaign_segments
-    WHERE tenant_id = $1 AND campaign_id = $2::bigint AND number = c.again_in
-    OFFSET 0 -- otherwise it is a join, which may read all segments for each of these
+    WHERE tenant_id = $1 AND campaign_id = $2::bigint AND number BETWEEN c.again_in AND c.again_in
+    ORDER BY number LIMIT 1 -- by the primary key (cells.sql)
 ) AS s ON true;
 
 -- name: device
