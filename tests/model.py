@@ -99,6 +99,7 @@ class Model:
     interval: int | None = None
     used: int = 0
     wound_down: bool = False
+    cancelled: bool = False
     counted: bool = True
     """Its counters have been compared with its rows, or the engine has counted it from the start."""
     counting: bool = False
@@ -126,12 +127,13 @@ class Model:
     # Requests of an operator.
 
     def ask(self, action: str) -> bool:
-        """Start, pause or abort. Returns False if refused."""
-        to = {"start": "RUNNING", "pause": "PAUSED", "abort": "ABORTED"}[action]
+        """Start, pause, abort or cancel. Returns False if refused."""
+        to = {"start": "RUNNING", "pause": "PAUSED", "abort": "ABORTED", "cancel": "ABORTED"}[action]
         allowed = {
             "start": ("CREATED", "RUNNING", "PAUSED"),
             "pause": ("RUNNING", "PAUSED"),
             "abort": ("CREATED", "RUNNING", "PAUSED", "ABORTED"),
+            "cancel": ("CREATED", "RUNNING", "PAUSED", "ABORTED"),
         }
         if self.status not in allowed[action]:
             return False
@@ -139,6 +141,9 @@ class Model:
             self._become(to)
             if to == "ABORTED":
                 self.skip()
+        if action == "cancel" and not self.cancelled:
+            self.cancelled = True
+            self.events.append("cancelled")
         return True
 
     def _become(self, status: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rollwave.domain.policy.document.text import Format
+from rollwave.domain.policy.gates import GateName
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import explain, policies
@@ -284,6 +285,22 @@ async def queued(host: Connection, campaign: int) -> set[str]:
 
 QUARANTINE = "UPDATE ota_campaign_segments SET quarantined_at = CASE WHEN $2 THEN now() END WHERE labels->>'hw' = $1"
 BY_HARDWARE = [{"scope": "segment", "per": ["hw"], "action": "quarantine", "threshold": "99%", "min_finished": 1000}]
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_of_two_devices_of_a_site_in_the_queue_only_the_one_that_the_next_claim_takes_may_go_now(
+    pool: Pool, host: Connection
+) -> None:
+    fleet = {"dev-0": {"site": "a", "hw": "r1"}, "dev-1": {"site": "a", "hw": "r2"}, "dev-2": {"site": "b", "hw": "r2"}}
+    placed = await Placed.start(pool, host, {"budgets": [ONE_PER_SITE], "guardrails": BY_HARDWARE}, fleet)
+    assert await queued(host, placed.id) == set(fleet), "the first of each segment"
+    found = {each: await explain.explain_device(pool, Settings(), "north", placed.id, each) for each in fleet}
+    ready = [each for each, explanation in found.items() if explanation.may_go_now]
+    [closed] = [each for each in found["dev-1"].checks if not each.open]
+    assert closed.gate is GateName.BUDGET
+    assert closed.text.endswith("other devices with site a go before it"), closed.text
+    assert ready == ["dev-0", "dev-2"]
+    assert await placed.claim() == ready
 
 
 @pytest.mark.usefixtures("listener_subscribed")

@@ -218,12 +218,13 @@ class Campaign(RuleBasedStateMachine):
 
     # Rules: an operator.
 
-    @rule(action=st.sampled_from([*["start"] * 6, *["pause"] * 3, "abort"]))
+    @rule(action=st.sampled_from([*["start"] * 6, *["pause"] * 3, "abort", "cancel"]))
     def ask(self, action: str) -> None:
         asked: dict[str, Callable[..., Awaitable[Any]]] = {
             "start": operations.start_campaign,
             "pause": operations.pause_campaign,
             "abort": operations.abort_campaign,
+            "cancel": operations.cancel_campaign,
         }
         try:
             self.world.run(asked[action](self.world.pool, TENANT, self.campaign, actor="test"))

@@ -81,6 +81,17 @@ async def choose(
     return choice, changed
 
 
+async def behind(
+    connection: Connection, campaign: Campaign, choice: Choice, rooms: Mapping[int, int], *, look: int
+) -> dict[str, int]:
+    """The next ``look`` devices of the queue that those before them leave no place, each with the number of the budget.
+
+    ``choice``: an empty one, as the next claim makes it. Nothing is locked or changed.
+    """
+    held, _ = choice.look_at(await store.candidates(connection, campaign, rooms, limit=look, without=()))
+    return {each.candidate.device_id: each.key.budget for each in held}
+
+
 async def sent(connection: Connection, campaign: Campaign, choice: Choice, places: Iterable[Place]) -> None:
     """Count the devices of a choice that the claim has taken. For those that it has not, others return to the queue."""
     moved = Counter(key for place in places for key in keys_of(place.budget_values))

@@ -9,9 +9,11 @@ from datetime import datetime
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy import gates, rules
 from rollwave.domain.policy.admission import Admission, Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.budgets import Choice, caps_of
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.placing import EVERYTHING
+from rollwave.engine import budgets
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
 from rollwave.engine.queue_facts import read_queue
 from rollwave.engine.timing import steps_of
@@ -107,6 +109,7 @@ async def explain_device(
         history = await views.device_events(connection, tenant_id, campaign_id, device_id)
         admission = admit(campaign.policy, facts)
         device = await _with_room(connection, campaign, admission, device, settings)
+        device = await _behind_others(connection, campaign, admission, device, device_id, settings)
     checks = explain(admission, facts, device)
     return Explanation(
         status=device.status,
@@ -139,6 +142,29 @@ async def _with_room(
             return replace(device, segment=replace(device.segment, room=min(waiting, fresh - before)))
         before += waiting
     return device
+
+
+async def _behind_others(
+    connection: Connection,
+    campaign: CampaignUnderPolicy,
+    admission: Admission,
+    device: DeviceFacts,
+    device_id: str,
+    settings: Settings,
+) -> DeviceFacts:
+    """Add whether devices that the next claim takes before the device leave it no place of a budget."""
+    segment, document, look = device.segment, campaign.policy.document, settings.claim_batch
+    fresh = min(admission.fresh, look)
+    if document is None or admission.queue is None or segment is None or not fresh:
+        return device
+    if not segment.budgets or segment.held or not device.fresh:
+        return device
+    rooms = await cells.next_rooms(
+        connection, campaign.row, up_to_wave=campaign.row.wave, zones=admission.queue.open_zones, devices=look
+    )
+    choice = Choice(caps_of(document), fresh)
+    found = await budgets.behind(connection, campaign.row, choice, rooms, look=look)
+    return replace(device, segment=replace(segment, behind=found.get(device_id)))
 
 
 def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:

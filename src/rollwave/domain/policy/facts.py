@@ -141,7 +141,8 @@ class Facts:
 class SegmentOfDevice:
     """The ``number`` of a device's segment and ``wave``. ``room``: number of devices that the next claim takes from it.
 
-    ``budgets``: those that count the device. ``held``: one of them holds it.
+    ``budgets``: those that count the device. ``held``: one of them holds it. ``behind``: the number of the budget whose
+    last places devices before it in the queue take; None: none.
     """
 
     number: int
@@ -151,6 +152,7 @@ class SegmentOfDevice:
     room: int = 0
     budgets: tuple[BudgetOfDevice, ...] = ()
     held: bool = False
+    behind: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

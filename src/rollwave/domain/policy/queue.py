@@ -134,11 +134,15 @@ def budget(document: PolicyDocument) -> Verdict:
 
 
 def budget_of(document: PolicyDocument, segment: SegmentOfDevice) -> Verdict | None:
-    """The verdict for one device: of its first budget without room, or else of its first. None: no budget counts it."""
+    """The verdict for one device: of its first budget without room, or else of its first. None: no budget counts it.
+
+    Devices that go before it may take the last places of a budget.
+    """
     if not segment.budgets:
         return None
     pairs = [(each, document.budgets[each.number - 1]) for each in segment.budgets]
-    found, rule = next((pair for pair in pairs if pair[0].in_flight >= pair[1].max_in_flight), pairs[0])
+    full = (each for each in pairs if each[0].in_flight >= each[1].max_in_flight or each[0].number == segment.behind)
+    found, rule = next(full, pairs[0])
     detail: dict[str, object] = {
         "budget": rule.name,
         "label": rule.per,
@@ -150,7 +154,7 @@ def budget_of(document: PolicyDocument, segment: SegmentOfDevice) -> Verdict | N
     text = f"{found.in_flight:,} {are} in flight with {rule.per} {found.value}, and budget {rule.name} allows "
     text += f"{rule.max_in_flight:,}"
     room = max(0, rule.max_in_flight - found.in_flight)
-    if segment.held and room:
+    if (segment.held or segment.behind) and room:
         return Verdict(
             GateName.BUDGET, 0, f"{text}; other devices with {rule.per} {found.value} go before it", detail=detail
         )
