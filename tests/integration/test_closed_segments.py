@@ -246,6 +246,10 @@ async def test_devices_set_back_by_hand_are_not_sent_to_again_under_quarantine_o
         " FROM generate_series(1, 2) AS number",
         *(TENANT, campaign),
     )
+    await host.execute(
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name, state, since) VALUES ($1, $2, 0, 'all', 'open', now())",
+        *(TENANT, campaign),
+    )
     # Nothing of this is in the cells: they count no device in flight in segment 2.
     await host.execute(
         "UPDATE ota_device_status SET attempt = 1, sent_attempt = 1, segment = right(device_id, 1)::int % 3"

@@ -23,6 +23,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         "deadlines_from": _TIME,
         "cancelled_at": _TIME,
         "cancel_next_at": _TIME,
+        "unstored_after": "text",
     },
     "ota_device_status": {
         "segment": "integer",
@@ -33,6 +34,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         "cancel_claimed_until": _TIME,
         "cancel_sent_at": _TIME,
         "budget_values": "text[]",
+        "stood_until": _TIME,
     },
 }
 """The type of each column, by table, since migration 0020."""

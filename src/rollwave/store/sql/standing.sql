@@ -5,23 +5,16 @@
 -- Record that the segments $3 are closed, and the others are open. One that closes is closed since the last look, $4 seconds ago. Times
 -- for which the campaign was suspended until now ($5 seconds; 0: it was not) are no times of the segment: they stand for all devices.
 UPDATE ota_campaign_segments s
-SET closed = CASE WHEN b.closes THEN COALESCE((
-                           SELECT range_agg(each.r)
-                           FROM (SELECT u.r FROM unnest(b.counted) AS u (r) ORDER BY u.r DESC LIMIT 99) AS each), '{}')
-                       + tstzmultirange(tstzrange(statement_timestamp()
-                                                  - make_interval(secs => CASE WHEN $5 > 0 OR b.lasts THEN 0 ELSE $4 END), NULL))
-                  ELSE b.counted * tstzmultirange(tstzrange(NULL, statement_timestamp())) END,
-    reopened = NOT b.closes AND (s.reopened OR b.lasts)
-FROM (
-    SELECT number, number = ANY ($3::int[]) AS closes, upper_inf(closed) AS lasts,
-           CASE WHEN $5::float8 > 0
-                THEN closed - tstzmultirange(tstzrange(statement_timestamp() - make_interval(secs => $5), statement_timestamp()))
-                ELSE closed END AS counted
-    FROM ota_campaign_segments
-    WHERE tenant_id = $1 AND campaign_id = $2
-) AS b
-WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = b.number
-  AND (b.closes <> b.lasts OR s.closed <> b.counted);
+SET closed = CASE WHEN s.number = ANY ($3::int[])
+                  THEN COALESCE((SELECT range_agg(each.r)
+                                 FROM (SELECT u.r FROM unnest(s.closed - suspended.time) AS u (r) ORDER BY u.r DESC LIMIT 99) AS each), '{}')
+                       + tstzmultirange(tstzrange(statement_timestamp() - make_interval(
+                           secs => CASE WHEN $5 > 0 OR upper_inf(s.closed) THEN 0 ELSE $4 END), NULL))
+                  ELSE (s.closed - suspended.time) * tstzmultirange(tstzrange(NULL, statement_timestamp())) END,
+    reopened = s.number <> ALL ($3::int[]) AND (s.reopened OR upper_inf(s.closed))
+FROM (SELECT tstzmultirange(tstzrange(statement_timestamp() - make_interval(secs => $5::float8), statement_timestamp())) AS time) AS suspended
+WHERE s.tenant_id = $1 AND s.campaign_id = $2
+  AND ((s.number = ANY ($3::int[])) <> upper_inf(s.closed) OR s.closed && suspended.time);
 
 -- name: any_was_closed
 SELECT EXISTS (SELECT FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND closed <> '{}');
