@@ -247,7 +247,8 @@ async def test_devices_set_back_by_hand_are_not_sent_to_again_under_quarantine_o
         *(TENANT, campaign),
     )
     await host.execute(
-        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name, state, since) VALUES ($1, $2, 0, 'all', 'open', now())",
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name, state, since)"
+        " VALUES ($1, $2, 0, 'all', 'open', now())",
         *(TENANT, campaign),
     )
     # Nothing of this is in the cells: they count no device in flight in segment 2.

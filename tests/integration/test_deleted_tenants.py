@@ -243,12 +243,13 @@ async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_datab
 async def undo_later_migrations(root: Connection) -> None:
     """Undo the migrations that need what migration 0015 created."""
     await root.execute("""
-        DROP FUNCTION rollwave_halted_tenants();
+        DROP FUNCTION rollwave_halted_tenants(), rollwave_due_campaigns_3();
         DROP TABLE rollwave_event_consumers, ota_campaign_policies, ota_campaign_segments, ota_campaign_cells,
                    ota_campaign_ranks, ota_campaign_tests, ota_campaign_test_buckets, rollwave_policies,
                    rollwave_device_fields, rollwave_brakes, rollwave_brake_history, ota_campaign_budget_values,
                    ota_campaign_budget_held;
         DROP INDEX ota_campaign_history_of_tenant;
+        ALTER TABLE rollwave_listener_slots DROP documents_at;
         ALTER TABLE ota_campaign_waves DROP name, DROP size, DROP state, DROP since, DROP soak_from, DROP soak_failed,
                                        DROP promoted_at, DROP promoted_by, DROP matched;
         DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of,
@@ -261,7 +262,6 @@ async def undo_later_migrations(root: Connection) -> None:
 
 async def migrated_again(root: Connection, url: str) -> None:
     """Migrate again, with the rows that are there."""
-    await root.execute("DROP FUNCTION rollwave_due_campaigns_3()")
     await root.execute("DELETE FROM rollwave_migrations WHERE version = 15")
     done = rollwave("migrate", env={"DATABASE_URL": url})
     assert done.returncode == 0, done.stderr

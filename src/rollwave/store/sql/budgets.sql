@@ -169,7 +169,7 @@ ORDER BY 1, 2, 3;
 -- name: begin
 -- All devices are placed: count those in flight for the budgets of the document.
 INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, in_flight)
-SELECT $1, $2, i.budget, i.value, count(*)::int
+SELECT $1, $2::bigint, i.budget, i.value, count(*)::int
 FROM ota_device_status d
 CROSS JOIN LATERAL unnest(d.budget_values) WITH ORDINALITY AS i (value, budget)
 WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND i.value IS NOT NULL
