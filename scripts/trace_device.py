@@ -56,6 +56,8 @@ SHARED = {
     "engine/failpoints.py": "named places where a test can stop the engine; does nothing otherwise",
     "engine/identity.py": "whether this is the database of the installation",
     "engine/watchdog.py": "starts a listener again that shows no sign of life",
+    "engine/upkeep/device_fields.py": "stores what devices said last, after their campaign has ended",
+    "store/labels.py": "the labels of devices, and what they said last",
     "mqtt/client.py": "a session with the broker",
     "mqtt/library.py": "the MQTT library, under names of ours",
     "mqtt/payload.py": "how a command and a report are written",

@@ -29,7 +29,7 @@ from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
 from rollwave.store import executions, listeners
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claim

@@ -11,7 +11,7 @@ import pytest
 
 from rollwave.domain.execution import WAVE_BITS, Place
 from rollwave.domain.policy.document.text import Format
-from rollwave.engine import guardrails, operations, stop
+from rollwave.engine import guardrail_changes, guardrails, operations, stop
 from rollwave.engine.policies import Edit, edit_policy
 from rollwave.engine.retry import retry_failed
 from rollwave.errors import Conflict, NotFound
@@ -320,6 +320,6 @@ async def test_devices_under_quarantine_stay_there_in_the_new_segments_of_an_edi
             *(TENANT, sent.id, number, revision),
         )
     async with tenant_transaction(pool, TENANT) as connection:
-        await guardrails.quarantine_new_segments(connection, await campaigns.lock(connection, TENANT, sent.id))
+        await guardrail_changes.quarantine_new_segments(connection, await campaigns.lock(connection, TENANT, sent.id))
     assert await sent.quarantined() == [2, 4]
     assert (await sent.events("segment_quarantined"))[-1]["segment"] == 4

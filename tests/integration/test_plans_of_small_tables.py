@@ -36,7 +36,7 @@ async def test_a_statement_with_keys_reads_no_table_as_a_whole(
 
 CLAIM: tuple[object, ...] = (
     *(1, 100, 100, 60.0, "x", "x", 60.0, False, "{}", [1], [100], 1 << 50),
-    *(True, None, 0.0, 0, [0], None),
+    *(True, None, 0.0, 0, ["UTC"], None, False, None),
 )
 
 

@@ -27,7 +27,7 @@ from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
 from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK
 from rollwave.store import campaigns, counters, executions, many_tenants, overdue, views
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 from rollwave.store.many_tenants import TenantReport

@@ -17,7 +17,7 @@ import pytest
 from rollwave.domain.execution import WAVE_BITS, ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.store import campaigns, cells, executions, retries, standing, views, waves
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, ClaimQueue
 from rollwave.store.queries import load

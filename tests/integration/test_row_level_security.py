@@ -171,11 +171,16 @@ async def test_only_due_campaigns_and_the_number_of_halts_are_read_across_tenant
     assert all(each.startswith("rollwave_due_campaigns") for each in due_functions)
     await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
+    both = [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
+    async with as_pulse_app(host, None):
+        of_previous_version, newest = [await host.fetch(f"SELECT * FROM {each}()") for each in due_functions[-2:]]
+        assert of_previous_version == [], "it knows no halt"
+        assert [tuple(row) for row in newest] == both
+        assert await host.fetchval(f"SELECT {halted}()") == 2
+    await host.execute("DELETE FROM rollwave_brakes")
     async with as_pulse_app(host, None):
         for function in due_functions:
-            rows = await host.fetch(f"SELECT * FROM {function}()")
-            assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
-        assert await host.fetchval(f"SELECT {halted}()") == 2
+            assert [tuple(row) for row in await host.fetch(f"SELECT * FROM {function}()")] == both
     definers = await host.fetch(
         "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
@@ -217,6 +222,11 @@ class EveryTenant(_Connection):
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
         return await super().fetchval(self.stripped(query), *args, **options)
+
+
+async def nothing_is_due(host: Connection) -> bool:
+    """Whether the role that reads across tenants sees no campaign."""
+    return not await host.fetch(f"SELECT FROM {DEFINERS[-2]}()")
 
 
 @pytest.fixture
@@ -545,6 +555,7 @@ async def test_the_engine_needs_no_superuser(
             canary = await insert_campaign(host, 5, tenant="south", rollout_strategy="canary")
             await wait_until_ended(host, good)
             await wait_until_ended(host, canary, tenant="south")
+            await eventually(lambda: nothing_is_due(host), what="nothing is left to do with the campaigns")
         async with connect(runner) as plain:
             for table in await tenant_tables(host):
                 with suppress(asyncpg.InsufficientPrivilegeError):

@@ -24,7 +24,7 @@ from rollwave.engine.upkeep.look import Upkeep
 from rollwave.errors import Conflict
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, retries
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times

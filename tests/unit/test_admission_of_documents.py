@@ -14,21 +14,13 @@ from hypothesis import strategies as st
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy.admission import (
-    Admission,
-    AgainInSegments,
-    DueAgain,
-    Waiting,
-    admit,
-    count_waiting,
-    explain,
-    may_go_at,
-)
+from rollwave.domain.policy.admission import Admission, admit, explain, may_go_at
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts, QueueFacts, SegmentGroup, SegmentOfDevice, Used
 from rollwave.domain.policy.gates import GateName, own
 from rollwave.domain.policy.queue import Queue
 from rollwave.domain.policy.rules import Policy, Wave
+from rollwave.domain.policy.waiting import AgainInSegments, DueAgain, Waiting, count_waiting
 from rollwave.domain.policy.waves import WaveState
 from tests.unit.test_admission import BRAKES, FACTS, NOW, POLICY, SENT_TO
 

@@ -6,7 +6,7 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.engine.ingest import seen
 from rollwave.engine.ingest.seen import Said, SeenDevices
 from rollwave.store.executions import Effect
@@ -31,7 +31,7 @@ def report(
     said = Report(campaign, became, None, None, None, version=version)
     effect = Effect(ExecutionStatus(was), became if applied else None, 1, None, False, 60.0)
     found = {} if found is None else found
-    devices.add(NORTH, [(DeviceId(device), said, effect)], found)
+    devices.add(NORTH, [DeviceReport(DeviceId(device), said)], [effect], found)
     devices.stored(NORTH, found)
     return list(found)
 

@@ -9,7 +9,7 @@ import pytest
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import Stopped
-from rollwave.store.campaigns import CampaignCounters
+from rollwave.store.campaign_rows import CampaignCounters
 
 
 @pytest.mark.parametrize("to", [CampaignStatus.PAUSED, CampaignStatus.ABORTED])

@@ -17,10 +17,13 @@ Opening: TypeAlias = tuple[datetime, datetime | None]
 
 
 def show_advice(answer: Mapping[str, Any], policy: object) -> None:
-    """Print what an answer of the API tells. ``policy``: the data of the document, or the name of a policy."""
+    """Print what an answer of the API tells. ``policy``: the data of the document, or the name of a policy.
+
+    The API of an earlier version tells nothing.
+    """
     schedule = policy.get("schedule", {}) if isinstance(policy, Mapping) else {}
-    openings = [(_time(each["start"]), each["end"] and _time(each["end"])) for each in answer["next_openings"]]
-    _show(answer["warnings"], openings, schedule.get("time_zone", "UTC"))
+    openings = [(_time(each["start"]), each["end"] and _time(each["end"])) for each in answer.get("next_openings", ())]
+    _show(answer.get("warnings", ()), openings, schedule.get("time_zone", "UTC"))
 
 
 def show_advice_on(document: PolicyDocument) -> None:

@@ -110,4 +110,5 @@ class Place(NamedTuple):
         """
         if not segment or position is None:
             return None
-        return cls(abs(segment), (position >> WAVE_BITS) - 1, dispatch_number, tuple(budget_values or ()))
+        values = tuple(budget_values) if budget_values else ()
+        return cls(abs(segment), (position >> WAVE_BITS) - 1, dispatch_number, values)

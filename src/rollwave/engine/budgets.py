@@ -17,7 +17,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
 from rollwave.store import budgets as store
 from rollwave.store import campaigns, placing, retries
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.cells import EndedDevice
 from rollwave.store.database import IN_TURN, Connection
 

@@ -6,7 +6,7 @@ from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.events import CampaignCancelled
 from rollwave.engine.stop import skip_first
 from rollwave.store import campaigns, cancels, events
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 
 

@@ -8,11 +8,12 @@ from datetime import datetime
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy import gates, rules
-from rollwave.domain.policy.admission import Admission, Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.admission import Admission, admit, explain, may_go_at
 from rollwave.domain.policy.budgets import Choice, caps_of
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.placing import EVERYTHING
+from rollwave.domain.policy.waiting import Waiting, count_waiting
 from rollwave.engine import budgets
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
 from rollwave.engine.queue_facts import read_queue

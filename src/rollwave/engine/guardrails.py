@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from rollwave.domain.events import ENGINE
 from rollwave.domain.execution import Place
 from rollwave.domain.policy import guardrail, trials
-from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope, TripAction
+from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope, TripAction
+from rollwave.domain.policy.ended_devices import EndedDevices, by_place
 from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
-from rollwave.domain.policy.trials import EndedTrial, prefixes
+from rollwave.domain.policy.trials import prefixes
 from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
 from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, LastBucket, Test, Wanted
-from rollwave.store.segment_quarantine import SegmentChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
 
     ``places``: those of a claim. They have dispatch numbers.
     """
-    rules = {each.name: each for each in _rules(campaign) if each.method is Method.SEQUENTIAL}
+    rules = {each.name: each for each in rules_of(campaign) if each.method is Method.SEQUENTIAL}
     if not rules or not places:
         return
     groups = await _Groups.of(connection, campaign, rules.values(), places)
@@ -60,73 +60,20 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
     await store.draw(connection, campaign, changed)
 
 
-@dataclass(slots=True)
-class _Change:
-    """What devices that ended add to one test. ``numbered``: those that have a dispatch number."""
-
-    numbered: list[EndedTrial] = field(default_factory=list)
-    finished: int = 0
-    failed: int = 0
-
-    def add(self, ended: Sequence[EndedTrial], *, numbered: bool) -> None:
-        if numbered:
-            self.numbered += ended
-        else:
-            self.finished += sum(each.finished for each in ended)
-            self.failed += sum(each.failed for each in ended)
-
-
-@dataclass(slots=True)
-class _Cell:
-    """Devices that ended, of one wave and segment: every guardrail puts them into the same group.
-
-    ``place``: of one of them. ``numbered``: whether they have dispatch numbers. ``plain``: successes, which all
-    guardrails count alike. ``others``: those that each guardrail has to look at.
-    """
-
-    place: Place | None
-    numbered: bool
-    plain: list[EndedTrial] = field(default_factory=list)
-    others: list[tuple[int, Trial]] = field(default_factory=list)
-
-    def ended(self, rule: GuardrailRule) -> list[EndedTrial]:
-        """The devices that a guardrail counts."""
-        if not self.others:
-            return self.plain
-        looked_at = (
-            EndedTrial(number, guardrail.is_new(each), guardrail.fails_anew(rule, each)) for number, each in self.others
-        )
-        return self.plain + [each for each in looked_at if each.finished or each.failed]
-
-
-def _cells(of_devices: Iterable[Trial]) -> Iterable[_Cell]:
-    cells: dict[tuple[int, int, bool] | None, _Cell] = {}
-    for each in of_devices:
-        place = each.place
-        number = None if place is None else place.dispatch_number
-        key = None if place is None else (place.wave, place.segment, number is not None)
-        if (cell := cells.get(key)) is None:
-            cell = cells[key] = _Cell(place, number is not None)
-        if each.failure is None and not each.before:
-            cell.plain.append(EndedTrial(number or 0, finished=True, failed=False))
-        else:
-            cell.others.append((number or 0, each))
-    return cells.values()
-
-
 async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence[Trial]) -> list[Tripped]:
     """Count devices that are ``SUCCESS`` or ``FAILED`` for good now, and judge the tests whose numbers changed.
 
     Returns those that trip. Whoever acts on them records them with :func:`record`.
     """
-    rules = {each.name: each for each in _rules(campaign)}
+    rules = {each.name: each for each in rules_of(campaign)}
     places = [each.place for each in of_devices if each.place is not None]
     groups = await _Groups.of(connection, campaign, rules.values(), places)
-    changes: dict[Group, _Change] = defaultdict(_Change)
-    for cell in _cells(of_devices):
+    changes: dict[Group, EndedDevices] = defaultdict(EndedDevices)
+    for cell in by_place(of_devices):
         for rule in rules.values():
-            if (group := groups.find(rule, cell.place)) is not None and (ended := cell.ended(rule)):
-                changes[group].add(ended, numbered=cell.numbered)
+            others = cell.counted(rule)
+            if (cell.successes or others) and (group := groups.find(rule, cell.place)) is not None:
+                changes[group].add(cell, others)
     if not changes:
         return []
     found = await store.find(connection, campaign, [_wanted(rules[g.guardrail], g, c) for g, c in changes.items()])
@@ -138,29 +85,27 @@ async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence
     return [each for each in judged if each is not None]
 
 
-def _wanted(rule: GuardrailRule, group: Group, change: _Change) -> Wanted:
-    numbers = [each.number for each in change.numbered]
+def _wanted(rule: GuardrailRule, group: Group, change: EndedDevices) -> Wanted:
+    numbers = change.numbers
     if rule.method is not Method.SEQUENTIAL or not numbers:
         return Wanted(group, 0, -1, judged=False, whole_below=0)
-    any_failed = any(each.failed for each in change.numbered)
+    any_failed = any(each.failed for each in change.others)
     return Wanted(group, min(numbers), max(numbers), any_failed, guardrail.min_finished(rule))
 
 
-def _count(rule: GuardrailRule, test: Test, change: _Change) -> Counted:
+def _count(rule: GuardrailRule, test: Test, change: EndedDevices) -> Counted:
     """Only devices that were sent to after the test began count."""
-    covered = change.numbered
+    successes, others = change.successes, change.others
     if test.began_after:
-        covered = [each for each in covered if each.number > test.began_after]
+        successes = [each for each in successes if each > test.began_after]
+        others = [each for each in others if each.number > test.began_after]
+    finished = len(successes) + sum(each.finished for each in others)
+    failed = sum(each.failed for each in others)
     if rule.method is Method.SEQUENTIAL:  # a device without a number has no place in the order
-        changed = trials.end(test.buckets, covered)
+        changed = trials.end(test.buckets, others, successes)
         buckets = [changed.get(index, each) for index, each in enumerate(test.buckets)]
-        finished, failed = sum(each.finished for each in covered), sum(each.failed for each in covered)
         return Counted(replace(test, buckets=buckets), finished, failed, [changed[index] for index in sorted(changed)])
-    return Counted(
-        test,
-        change.finished + sum(each.finished for each in covered),
-        change.failed + sum(each.failed for each in covered),
-    )
+    return Counted(test, change.finished + finished, change.failed + failed)
 
 
 def _judge(rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
@@ -181,7 +126,7 @@ async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool
 
     ``at_gate``: a ratio trips for any number of finished devices. Of guardrails of waves, the present wave's is judged.
     """
-    rules = {each.name: each for each in _rules(campaign)}
+    rules = {each.name: each for each in rules_of(campaign)}
     await _match_counters(connection, campaign, rules)
     names = [each.name for each in rules.values() if not at_gate or each.method is Method.RATIO]
     tripped = []
@@ -251,53 +196,8 @@ def _plain(value: object) -> object:
     return [str(each) for each in value] if isinstance(value, tuple) else value
 
 
-async def begin_paused_anew(connection: Connection, campaign: Campaign) -> None:
-    """Begin new tests for the guardrails that tripped and pause the campaign, since an operator has started it."""
-    await _begin_anew(connection, campaign, [each.name for each in _rules(campaign) if each.action is TripAction.PAUSE])
-
-
-async def begin_released_anew(connection: Connection, campaign: Campaign, segment: int) -> None:
-    """Begin new tests for the guardrails that put this segment under quarantine, since an operator has released it."""
-    names = [each.name for each in _rules(campaign) if each.action is TripAction.QUARANTINE]
-    await _begin_anew(connection, campaign, names, segment)
-
-
-async def _begin_anew(
-    connection: Connection, campaign: Campaign, names: Sequence[str], segment: int | None = None
-) -> None:
-    tests = await store.tripped(connection, campaign, names, segment=segment) if names else []
-    if tests:
-        await store.begin_anew(connection, campaign, tests)
-
-
-async def carry_quarantine(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> None:
-    """Keep devices under quarantine that are in other segments since an edit of the document."""
-    for segment, reason, _ in await segment_quarantine.carry(connection, campaign, changes):
-        event = SegmentQuarantined(reason, segment)
-        await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
-
-
-async def quarantine_new_segments(connection: Connection, campaign: Campaign) -> None:
-    """Keep devices under quarantine that an edit of the document has placed in new segments."""
-    names = [each.name for each in _rules(campaign) if each.action is TripAction.QUARANTINE]
-    for segment, reason, name in await segment_quarantine.quarantine_new(connection, campaign, names) if names else ():
-        quarantined = SegmentQuarantined(reason, segment, name)
-        await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
-
-
-async def replace_document(
-    connection: Connection, campaign: Campaign, old: PolicyDocument | None, new: PolicyDocument, *, revision: int
-) -> None:
-    """Begin new tests for the guardrails that an edit of the document changes. ``revision``: the new one.
-
-    ``old`` None: the campaign followed its flat columns, or its document cannot be read.
-    """
-    anew = guardrail.changed_rules(old, new)
-    kept = [each.name for each in guardrail.rules_of(new) if each.name not in anew]
-    await store.replace_rules(connection, campaign, kept=kept, anew=anew, revision=revision)
-
-
-def _rules(campaign: Campaign) -> tuple[GuardrailRule, ...]:
+def rules_of(campaign: Campaign) -> tuple[GuardrailRule, ...]:
+    """The guardrails of a campaign's document. None, if it has no document that can be read."""
     return () if campaign.document is None else guardrail.rules_of(campaign.document)
 
 

@@ -18,7 +18,7 @@ from rollwave.errors import UnreadableRow
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
 from rollwave.store import campaigns, policies
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 
 T = TypeVar("T")

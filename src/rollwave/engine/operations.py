@@ -5,7 +5,7 @@ from __future__ import annotations
 from rollwave.domain.campaign import FINAL, Action, CampaignStatus
 from rollwave.domain.policy_events import SegmentReleased
 from rollwave.domain.role import Role
-from rollwave.engine import guardrails
+from rollwave.engine import guardrail_changes
 from rollwave.engine.approval import require_approver
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.locked_campaign import under_policy
@@ -62,7 +62,7 @@ async def release_segment(
                 hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
             )
         if await segment_quarantine.release(connection, campaign, segment):
-            await guardrails.begin_released_anew(connection, campaign, segment)
+            await guardrail_changes.begin_released_anew(connection, campaign, segment)
             await campaigns.give_time(connection, campaign, under_policy(campaign, settings).policy.progress_timeout)
             await campaigns.wake(connection, tenant_id)
             released = SegmentReleased(segment, reason)
@@ -129,7 +129,7 @@ async def _move(
         if action is Action.START and campaign.status in {CampaignStatus.CREATED, CampaignStatus.PAUSED}:
             require_approver(campaign.document, role)
         if action is Action.START and campaign.status is CampaignStatus.PAUSED:
-            await guardrails.begin_paused_anew(connection, campaign)
+            await guardrail_changes.begin_paused_anew(connection, campaign)
         status = await campaigns.move(
             connection,
             campaign,

@@ -12,11 +12,11 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, Order, Placing, Survey, placing_of
 from rollwave.domain.policy_events import CampaignPlaced
-from rollwave.engine import guardrails, stop
+from rollwave.engine import guardrail_changes, stop
 from rollwave.engine.stop import Stopped
 from rollwave.errors import InvalidInput
 from rollwave.store import broad_selectors, budgets, campaigns, cells, events, labels, placing, waves
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch
 from rollwave.store.placing_statements import Source
@@ -85,7 +85,7 @@ async def move_sent(connection: Connection, ref: CampaignRef, began: str, *, aft
         if segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, too_many(segments))
             return SentMoved(None, too_many=True, stopped=stopped)
-        await guardrails.carry_quarantine(connection, campaign, changes)
+        await guardrail_changes.carry_quarantine(connection, campaign, changes)
     return SentMoved(locked.up_to if locked.scanned == limit else None)
 
 
@@ -130,8 +130,8 @@ async def place_inserted(connection: Connection, campaign: Campaign, document: P
     batch = await placing.place_inserted(connection, source, of, Survey.of_room(of, taken), limit=limit)
     await placing.note_inserted(connection, campaign, batch)
     await waves.grow(connection, campaign)
-    await guardrails.carry_quarantine(connection, campaign, batch.changes)
-    await guardrails.quarantine_new_segments(connection, campaign)
+    await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)
+    await guardrail_changes.quarantine_new_segments(connection, campaign)
     return batch
 
 

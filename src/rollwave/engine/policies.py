@@ -21,7 +21,7 @@ from rollwave.domain.policy.rules import own_times
 from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.domain.policy_events import PolicyEdited
 from rollwave.domain.role import Role
-from rollwave.engine import guardrails, placing
+from rollwave.engine import guardrail_changes, placing
 from rollwave.engine.approval import require_approver
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign, under_policy
 from rollwave.engine.policy_preview import PolicyPreview, any_order, preview
@@ -29,7 +29,7 @@ from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, labels, policies, stored_policies
 from rollwave.store import placing as places
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.placing_statements import Source
 from rollwave.store.rejected_values import refusing
@@ -214,7 +214,9 @@ async def edit_policy(
         before = campaign.row.policy_revision
         if not await policies.put_in_force(connection, tenant_id, campaign_id, number, before=before):
             raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
-        await guardrails.replace_document(connection, campaign.row, campaign.row.document, document, revision=number)
+        await guardrail_changes.replace_document(
+            connection, campaign.row, campaign.row.document, document, revision=number
+        )
         if _moves_devices(campaign.row, document):
             await places.begin(connection, campaign.row)
         progress_timeout = own_times(document).progress_timeout or settings.progress_timeout

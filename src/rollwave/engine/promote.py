@@ -13,7 +13,7 @@ from rollwave.engine.queue_facts import PresentWave, read_wave
 from rollwave.errors import Conflict, Forbidden, NotFound
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, policies, waves
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 

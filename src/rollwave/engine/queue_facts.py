@@ -12,7 +12,7 @@ from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells, waves
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.waves import WaveRow
 

@@ -21,7 +21,7 @@ from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, executions
-from rollwave.store.campaigns import Campaign, CampaignCounters
+from rollwave.store.campaign_rows import Campaign, CampaignCounters
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("stop")

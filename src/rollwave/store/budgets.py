@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rollwave.domain.execution import WAVE_BITS
 from rollwave.domain.ids import UNADDRESSABLE, CampaignId
 from rollwave.domain.policy.budgets import Candidate, Held, Key, Return
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 

@@ -1,243 +1,26 @@
-"""Campaign rows and their waves: reading, locking, changing the status; and the wake-ups that follow a change."""
+"""Campaigns and their waves: reading, locking, changing the status."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
 
-import asyncpg
-
-from rollwave.domain.brakes import Brake
-from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
+from rollwave.domain.campaign import UNSEEN_SECONDS, Action, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
-from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.facts import PaceClaim
-from rollwave.domain.policy.placing import Survey
-from rollwave.domain.policy.rules import OwnTimes, Wave
+from rollwave.domain.policy.rules import Wave
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import brakes, events, policies
-from rollwave.store.database import Connection, Pool, is_direct, system_transaction
-from rollwave.store.moments import moment
-from rollwave.store.policies import DocumentInForce
+from rollwave.store import campaign_rows, events, policies
+from rollwave.store.campaign_rows import Campaign, CampaignCounters
+from rollwave.store.database import Connection, Pool, system_transaction
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
-
-CHANNEL = "rollwave_due"
-"""The channel that the statement ``campaigns.move`` notifies."""
-
-STILL_THERE_SECONDS = 10.0
-"""Seconds between two checks of the connection that receives wake-ups."""
-
-
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """A campaign's row.
-
-    Its rules are unchecked here, as they are stored; ``domain.policy.rules`` reads them. Timeouts, delays and ages
-    are seconds; ``threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rate`` devices per tick.
-    """
-
-    tenant_id: TenantId
-    id: CampaignId
-    status: CampaignStatus
-    strategy: str | None
-    rate: int | None
-    threshold: float | None
-    min_completed: int | None
-    canary_percent: float | None
-    max_in_flight: int | None
-    progress_timeout: float | None
-    answer_timeout: float | None
-    device_timeout: float | None
-    max_attempts: int | None
-    retry_on: tuple[str, ...] | None
-    retry_delay: float | None
-    retry_delay_max: float | None
-    policy_revision: int | None
-    """The revision of the policy document in force. None: the campaign follows the columns above."""
-    document: PolicyDocument | None
-    """That document. None: there is none, or it cannot be read."""
-    document_fault: str | None
-    """The reason for which the document in force cannot be read. None: it can, or there is none."""
-    own_times: OwnTimes | None
-    """The timeouts and retries stored beside the document in force. None: there is none."""
-    succeeded: int
-    failed: int
-    sent: int
-    wave: int
-    segment_turn: int
-    """The segment from which the last claim took devices, under a policy document."""
-    placement: Mapping[str, Any] | None
-    """How far the devices are placed by the policy document (:mod:`rollwave.store.placing`). None: all are."""
-    pace_age: float | None
-    """Seconds since the pace's interval began. None: no device has been claimed yet."""
-    pace_used: int
-    """Devices claimed in this interval."""
-    pace_carried: float
-    pace_claims: tuple[PaceClaim, ...]
-    """The part of a device that was left over before it, under a policy document."""
-    reconciled_age: float | None
-    """Seconds since the last comparison of counters and rows. None: there was none."""
-    counted: bool
-    """Whether its counters are correct: compared with the rows, or changed with them from the beginning."""
-    counting: bool
-    """Whether its counters change with its rows. Until it is counted, they do not include earlier changes."""
-    activity: Activity
-    command: str | None
-    firmware_url: str | None
-    firmware_version: str | None
-    firmware_checksum: str | None
-    firmware_size: object
-    firmware_device_type: str | None
-    target_group_id: str | None
-    targeted_devices: int | None
-    """Number of members of the group that were targeted so far. None: the campaign is targeted."""
-    targeted_up_to: str | None
-    """The last of them, by id."""
-    waves: tuple[Wave, ...]
-    """Empty until planned."""
-    status_reason: str | None
-    read_at: datetime
-    """When the row was read, by the database's clock."""
-    in_own_database: bool
-    """Whether the installation belongs to this database. False: nothing may be sent."""
-    brakes: tuple[Brake, ...]
-    """The tenant's halt, and its freezes that are not over."""
-    stopped_by: tuple[str, ...]
-    """The labels of the brakes that stop the campaign, as far as history says so."""
-    document_waves: str | None
-    """The waves of its document as JSON, which :mod:`rollwave.store.waves` reads."""
-    quarantined: tuple[int, ...]
-    """The numbers of the segments under quarantine, in order."""
-    deadlines_in: float
-    """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
-
-    @property
-    def survey(self) -> Survey | None:
-        """The count of the devices to place. None: there is nothing to place, or they are not counted yet."""
-        stored = (self.placement or {}).get("survey")
-        return None if stored is None else Survey.from_json(stored)
-
-    @property
-    def placing_fault(self) -> str | None:
-        """The reason for which its devices cannot be placed now. None: there is none."""
-        fault: str | None = (self.placement or {}).get("fault")
-        return fault
-
-    @property
-    def placing_began(self) -> str | None:
-        """When an edit began the placing that goes on, which tells it from others. None: there is none."""
-        began: str | None = (self.placement or {}).get("began")
-        return began
-
-    @property
-    def filled(self) -> tuple[int, str, int] | None:
-        """All devices are placed, and the first ones of budgets return to the queue: up to this value and segment."""
-        stored = (self.placement or {}).get("filled")
-        return tuple(stored) if stored else None
-
-    @property
-    def being_targeted(self) -> bool:
-        """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
-        return self.targeted_devices is not None and self.status not in FINAL
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignCounters:
-    """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices.
-
-    ``policy_revision``: of the policy document that it follows; then the stored guardrail means nothing.
-    """
-
-    campaign_id: CampaignId
-    status: CampaignStatus
-    succeeded: int
-    failed: int
-    sent: int
-    threshold: float | None
-    min_completed: int | None
-    policy_revision: int | None = None
-
-
-def _status(word: str) -> CampaignStatus:
-    """The status. A host's table may contain other values: such a campaign counts as ended."""
-    return CampaignStatus(word) if word in CampaignStatus.__members__ else CampaignStatus.COMPLETED
-
-
-def _claims(numbers: Sequence[float] | None) -> tuple[PaceClaim, ...]:
-    """The claims of the last tick, from the row's times and numbers of devices, in turn."""
-    pairs = zip((numbers or ())[::2], (numbers or ())[1::2], strict=True)
-    return tuple(PaceClaim(at, int(devices)) for at, devices in pairs)
-
-
-def _campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
-    return Campaign(
-        tenant_id=row["tenant_id"],
-        id=row["id"],
-        status=_status(row["status"]),
-        strategy=row["rollout_strategy"],
-        rate=row["rollout_rate"],
-        threshold=row["abort_threshold"],
-        min_completed=row["abort_min_completed"],
-        canary_percent=row["canary_percent"],
-        max_in_flight=row["max_in_flight"],
-        progress_timeout=row["progress_timeout"],
-        answer_timeout=row["answer_timeout"],
-        device_timeout=row["device_timeout"],
-        max_attempts=row["max_attempts"],
-        retry_on=None if row["retry_on"] is None else tuple(row["retry_on"]),
-        retry_delay=row["retry_delay"],
-        retry_delay_max=row["retry_delay_max"],
-        policy_revision=row["policy_revision"],
-        document=in_force.document,
-        document_fault=in_force.fault,
-        own_times=policies.stored_times(row),
-        succeeded=row["succeeded"] or 0,
-        failed=row["failed"] or 0,
-        sent=row["sent"],
-        wave=row["wave"],
-        segment_turn=row["segment_turn"],
-        placement=json.loads(row["placement"]) if row["placement"] else None,
-        pace_age=row["pace_age"],
-        pace_used=row["pace_used"],
-        pace_carried=row["pace_carried"],
-        pace_claims=_claims(row["pace_claims"]),
-        reconciled_age=row["reconciled_age"],
-        counted=row["counted"],
-        counting=row["counting"],
-        activity=Activity(row["active_for"], row["seen_ago"], row["suspended_for"], row["suspended_lately"]),
-        command=row["command"],
-        firmware_url=row["file_url"],
-        firmware_version=row["version"],
-        firmware_checksum=row["checksum_sha256"],
-        firmware_size=row["file_size_bytes"],
-        firmware_device_type=row["device_type"],
-        target_group_id=row["target_group_id"],
-        targeted_devices=row["targeted_devices"],
-        targeted_up_to=row["targeted_up_to"],
-        waves=tuple(Wave(number, up_to) for number, up_to in enumerate(row["waves"])),
-        status_reason=row["status_reason"],
-        read_at=moment(row["read_at"]),
-        in_own_database=row["in_own_database"],
-        brakes=brakes.read(row["brakes"]),
-        stopped_by=tuple(row["stopped_by"]),
-        document_waves=row["document_waves"],
-        quarantined=tuple(row["quarantined"]),
-        deadlines_in=row["deadlines_in"] or 0.0,
-    )
 
 
 async def due(pool: Pool) -> list[CampaignRef]:
     """The campaigns of all tenants that need the engine, or may need it."""
     async with system_transaction(pool) as connection:
         rows = await connection.fetch(_sql["due"])
-    return [CampaignRef(row["tenant_id"], row["campaign_id"], _status(row["status"])) for row in rows]
+    return [CampaignRef(row["tenant_id"], row["campaign_id"], campaign_rows.status(row["status"])) for row in rows]
 
 
 async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
@@ -249,7 +32,7 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
     if row is None:
         raise missing(campaign_id)
-    return _campaign(row, await policies.in_force(connection, row))
+    return campaign_rows.campaign(row, await policies.in_force(connection, row))
 
 
 def missing(campaign_id: int) -> NotFound:
@@ -301,20 +84,6 @@ async def move(
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
     await events.append(connection, tenant_id, campaign_id, MOVES[to](campaign.status, reason), actor=actor)
     return to
-
-
-def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
-    """Read a row that a statement returns after it has changed counters."""
-    return CampaignCounters(
-        row["id"],
-        _status(row["status"]),
-        row["succeeded"],
-        row["failed"],
-        row["sent"],
-        row["abort_threshold"],
-        row["abort_min_completed"],
-        row.get("policy_revision"),
-    )
 
 
 async def wake(connection: Connection, tenant_id: str) -> None:
@@ -381,30 +150,3 @@ async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> 
 async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
     """Make ``number`` the present wave. False: another worker did so first."""
     return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
-
-
-async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:
-    """Call ``wake`` at each wake-up, until cancelled. Returns immediately behind a pooler, which passes none on.
-
-    Its argument is the tenant of which every campaign is to be looked at, or empty: only those that changed their
-    status. A lost or an extra wake-up does no harm, since workers also query once a second.
-
-    Raises:
-        CONNECTION_TROUBLE: the connection was lost.
-    """
-    async with pool.acquire() as connection:
-        if not await is_direct(connection):
-            return
-
-        def hear(_connection: object, _process: int, _channel: str, tenant_id: object) -> None:
-            wake(str(tenant_id))
-
-        await connection.add_listener(CHANNEL, hear)
-        try:
-            wake("")  # wake-ups before this were missed
-            while True:
-                await asyncio.sleep(STILL_THERE_SECONDS)
-                await connection.execute("SELECT", timeout=STILL_THERE_SECONDS)
-        finally:
-            if not connection.is_closed():
-                await connection.remove_listener(CHANNEL, hear)

@@ -14,7 +14,7 @@ from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.facts import SegmentGroup
 from rollwave.domain.policy.waves import WaveCounts
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
@@ -31,10 +31,10 @@ class EndedDevice(NamedTuple):
 
 async def end(connection: Connection, tenant_id: str, ended: Iterable[EndedDevice]) -> None:
     """Move devices that were in flight to succeeded or failed. The campaigns' rows are locked."""
-    moved: Counter[tuple[CampaignId, int, int, bool]] = Counter()
-    for each in ended:
-        succeeded = each.became is ExecutionStatus.SUCCESS
-        moved[each.campaign_id, each.place.wave, each.place.segment, succeeded] += 1
+    moved: Counter[tuple[CampaignId, int, int, bool]] = Counter(
+        (campaign_id, place.wave, place.segment, became is ExecutionStatus.SUCCESS)
+        for campaign_id, place, became in ended
+    )
     keys = sorted({key[:3] for key in moved})
     if keys:
         columns = [list(column) for column in zip(*keys, strict=True)]

@@ -13,7 +13,7 @@ from rollwave.domain.policy.facts import PaceClaim
 from rollwave.domain.reports.parse import DeviceReport
 from rollwave.domain.retry import Reason
 from rollwave.store import cells
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import IN_TURN, Connection
 from rollwave.store.outage import refusing_values
 from rollwave.store.queries import load
@@ -239,13 +239,19 @@ async def apply_reports(
             1 + LEEWAY,
             [report.code for _, report in reports],
         )
+    status_of, reason_of = STATUS.get, _REASON.get
     return [
         Effect(
-            *(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout),
-            Place.read(*place) if place[0] else None,
+            status_of(was),
+            status_of(became),
+            attempt,
+            reason_of(reason),
+            retried,
+            timeout,
+            Place.read(segment, position, number, values) if segment else None,
             failed_before or (),
         )
-        for was, became, attempt, reason, retried, progress_timeout, *place, failed_before in rows
+        for was, became, attempt, reason, retried, timeout, segment, position, number, values, failed_before in rows
     ]
 
 

@@ -17,7 +17,7 @@ from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.domain.policy.guardrail import Numbers, Trip
 from rollwave.domain.policy.sequential import NOTHING_SENT, Prefix
 from rollwave.domain.policy.trials import Bucket, prefixes
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 

@@ -13,8 +13,8 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.reports.parse import Report
-from rollwave.store import campaigns, executions
-from rollwave.store.campaigns import CampaignCounters
+from rollwave.store import campaign_rows, executions
+from rollwave.store.campaign_rows import CampaignCounters
 from rollwave.store.database import Connection, Pool, system_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.outage import refusing_values
@@ -85,4 +85,4 @@ async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> li
         for status in ExecutionStatus
     ]
     rows = await connection.fetch(_sql["count"], [each for each, _ in moved], [each for _, each in moved], *by_status)
-    return [Counted(row["tenant"], campaigns.campaign_counters(row)) for row in rows]
+    return [Counted(row["tenant"], campaign_rows.counters(row)) for row in rows]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.retry import Reason
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 from rollwave.store.standing import ClosedSegment

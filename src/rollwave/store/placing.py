@@ -14,7 +14,7 @@ from itertools import accumulate
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.placing import Order, Placing, Survey
 from rollwave.store import labels
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing_statements import Parts, Source
 from rollwave.store.queries import load

@@ -12,7 +12,7 @@ from rollwave.domain.policy.guardrail import Numbers, Standing, standing
 from rollwave.domain.policy.rules import Guardrail
 from rollwave.errors import UnreadableRow
 from rollwave.store import campaigns, guardrails
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Shown
 from rollwave.store.moments import Document, moment

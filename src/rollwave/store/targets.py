@@ -12,7 +12,7 @@ import asyncpg
 from rollwave.domain.ids import CampaignId
 from rollwave.errors import RollwaveError
 from rollwave.store import campaigns
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS

@@ -12,10 +12,10 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE
-from rollwave.domain.policy.admission import AgainInSegments, DueAgain
 from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.facts import DeviceFacts, SegmentOfDevice
 from rollwave.domain.policy.rules import Wave, wave_name
+from rollwave.domain.policy.waiting import AgainInSegments, DueAgain
 from rollwave.domain.policy.waves import WaveState
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound

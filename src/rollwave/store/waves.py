@@ -9,7 +9,7 @@ from datetime import datetime
 
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.waves import GateDecision, Soak, WaveState
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.moments import moment
 from rollwave.store.queries import load

@@ -6,9 +6,10 @@ a range of these numbers: so one number per device serves every test, also one t
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from rollwave.domain.policy.sequential import Prefix
@@ -66,8 +67,11 @@ class EndedTrial(NamedTuple):
     failed: bool
 
 
-def end(buckets: Sequence[Bucket], ended: Iterable[EndedTrial]) -> dict[int, Bucket]:
-    """Count devices that ended in their buckets, ordered by number. Returns those that changed, by their index."""
+def end(buckets: Sequence[Bucket], ended: Iterable[EndedTrial], successes: Iterable[int] = ()) -> dict[int, Bucket]:
+    """Count devices that ended in their buckets, ordered by number. Returns those that changed, by their index.
+
+    ``successes``: the numbers of more devices, which have finished and do not count as failed.
+    """
     starts = [each.first for each in buckets]
     finished, failed = [0] * len(starts), [0] * len(starts)
     touched = set()
@@ -77,6 +81,12 @@ def end(buckets: Sequence[Bucket], ended: Iterable[EndedTrial]) -> dict[int, Buc
             touched.add(index)
             finished[index] += each.finished
             failed[index] += each.failed
+    numbers = sorted(successes)
+    bounds = [*(bisect_left(numbers, start) for start in starts), len(numbers)]
+    for index, (first, last) in enumerate(pairwise(bounds)):
+        if last > first:
+            touched.add(index)
+            finished[index] += last - first
     return {
         index: replace(
             buckets[index],

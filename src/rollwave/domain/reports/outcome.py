@@ -93,10 +93,10 @@ def _after_the_end(report: Report) -> Outcome:
 def tally_of(moves: Iterable[Move]) -> Tally:
     """Add up the changes of state."""
     result: Tally = Counter()
-    for campaign_id, was, became in moves:
+    for (campaign_id, was, became), number in Counter(moves).items():  # most of them are alike
         if was is not None and became is not None:
-            result[campaign_id, was] -= 1
-            result[campaign_id, became] += 1
+            result[campaign_id, was] -= number
+            result[campaign_id, became] += number
     return result
 
 

@@ -25,7 +25,7 @@ from rollwave.engine.timing import SOON_SECONDS
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import cells, counters, executions, listeners
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, ClaimQueue, Times
 

@@ -25,7 +25,7 @@ from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, executions, labels, overdue, quarantine
-from rollwave.store.campaigns import CampaignCounters
+from rollwave.store.campaign_rows import CampaignCounters
 from rollwave.store.cells import EndedDevice
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
@@ -107,8 +107,7 @@ class OneTenant:
                 failures += applied.failures
                 placed += applied.ended
                 effects.append(applied.effects)
-                reported = ((*each, effect) for each, effect in zip(reports, applied.effects, strict=True))
-                self._seen.add(tenant_id, reported, seen)
+                self._seen.add(tenant_id, reports, applied.effects, seen)
             if seen:
                 await labels.record(connection, tenant_id, seen_of(seen))
             await reach(Failpoint.REPORTS_APPLIED)
@@ -188,7 +187,7 @@ def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[E
     return [
         EndedDevice(said.campaign_id, effect.place, effect.became)
         for (_, said), effect in zip(reports, effects, strict=True)
-        if effect.place is not None and effect.became in TERMINAL
+        if effect.place is not None and effect.became is not None and effect.became in TERMINAL
     ]
 
 
@@ -200,11 +199,11 @@ def _trials(
         Trial(
             effect.place,
             Failure(effect.reason or Reason.REPORTED, said.code) if effect.became is ExecutionStatus.FAILED else None,
-            read_failures(effect.failed_before),
+            read_failures(effect.failed_before) if effect.failed_before else (),
         )
         for reports, of_reports in zip(passes, effects, strict=True)
         for (_, said), effect in zip(reports, of_reports, strict=True)
-        if said.campaign_id == campaign_id and effect.became in TERMINAL
+        if effect.became is not None and said.campaign_id == campaign_id and effect.became in TERMINAL
     ]
 
 

@@ -27,7 +27,7 @@ from rollwave.log import get_logger
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
 from rollwave.store import labels, many_tenants
-from rollwave.store.campaigns import CampaignCounters
+from rollwave.store.campaign_rows import CampaignCounters
 from rollwave.store.database import Connection, Pool, named
 from rollwave.store.executions import Effect
 from rollwave.store.labels import SeenOfTenant
@@ -164,7 +164,7 @@ class ManyTenants:
         """What to store about the devices of each tenant. A tenant of which nothing is stored is left out."""
         found: defaultdict[TenantId, dict[DeviceId, Said | None]] = defaultdict(dict)
         for (tenant_id, device_id, report), effect in zip(reports, effects, strict=True):
-            self._seen.add(tenant_id, [(device_id, report, effect)], found[tenant_id])
+            self._seen.add(tenant_id, [DeviceReport(device_id, report)], [effect], found[tenant_id])
         return {tenant_id: each for tenant_id, each in found.items() if each}
 
     def _note(self, reports: Iterable[TenantReport], effects: Iterable[Effect], began: float) -> _Noted:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from rollwave.domain.execution import TERMINAL, ExecutionStatus
+from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport
 from rollwave.store.executions import Effect
 from rollwave.store.labels import FRESH_SECONDS
 
@@ -22,7 +22,7 @@ MAX_DEVICES_REMEMBERED = 100_000
 DEFERRED_SECONDS = 600.0
 """Seconds for which the time of a report is not stored: most devices end before, and are then not stored at all."""
 
-_SUCCESS = ExecutionStatus.SUCCESS
+_SUCCESS, _FAILED = ExecutionStatus.SUCCESS, ExecutionStatus.FAILED
 
 
 class SeenDevices:
@@ -38,16 +38,17 @@ class SeenDevices:
     def add(
         self,
         tenant_id: TenantId,
-        reported: Iterable[tuple[DeviceId, Report, Effect]],
+        reports: Iterable[DeviceReport],
+        effects: Iterable[Effect],
         found: dict[DeviceId, Said | None],
     ) -> None:
         """Add to ``found`` the devices to store, each with its version. None: only that it was heard.
 
-        An unknown execution says nothing.
+        ``effects``: of the ``reports``, in the same order. A report of an unknown execution says nothing.
         """
         now = time.monotonic()
         fresh_from = now - FRESH_SECONDS
-        for device_id, report, effect in reported:
+        for (device_id, report), effect in zip(reports, effects, strict=True):
             if effect.was is None:
                 continue
             key = tenant_id, device_id
@@ -56,8 +57,9 @@ class SeenDevices:
                 said = Said(report.version, report.campaign_id, _SUCCESS in {effect.was, effect.became})
                 if stored is None or stored.at <= fresh_from or stored.said != said:
                     found[device_id] = said
-            elif effect.became in TERMINAL:  # its execution says when, and the version after a success
-                if effect.became is _SUCCESS:
+            elif effect.became is _SUCCESS or effect.became is _FAILED:
+                # Its execution says when, and the version after a success.
+                if found and effect.became is _SUCCESS:
                     found.pop(device_id, None)
                 self._deferred.pop(key, None)
                 self._remember(key, _Stored(now))

@@ -31,7 +31,7 @@ from rollwave.engine.stop import SKIPPED_BECAUSE, Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, events, overdue
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.counters import Adopted, Comparison
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS

@@ -24,7 +24,7 @@ from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, listeners, overdue
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.cells import EndedDevice
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening

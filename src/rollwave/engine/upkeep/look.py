@@ -27,7 +27,7 @@ from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, events, placing
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.outage import is_outage

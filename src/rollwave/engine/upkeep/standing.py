@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK, Noted
 from rollwave.store import standing
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.standing import ClosedSegment, Times
 

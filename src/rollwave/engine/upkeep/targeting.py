@@ -21,7 +21,7 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import ENGINE, CampaignTargeted
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
-from rollwave.engine import budgets, guardrails, placing, stop
+from rollwave.engine import budgets, guardrail_changes, placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.placing import SentMoved
 from rollwave.engine.stop import Stopped
@@ -29,7 +29,7 @@ from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, events, targets
 from rollwave.store import placing as places
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.labels import LabelsUnavailable
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH, Targeted
@@ -173,7 +173,7 @@ class Targeter:
         batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
         last = batch.devices < self._batch
         if placing.moves(campaign):
-            await guardrails.carry_quarantine(connection, campaign, batch.changes)
+            await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)
         if batch.segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
             return _Step(SOON_SECONDS, stopped=stopped)
@@ -185,7 +185,7 @@ class Targeter:
             return await self._advance(connection, campaign, targeted, last=last)
         await places.advance(connection, campaign, batch, last=last)
         if last:
-            await guardrails.quarantine_new_segments(connection, campaign)
+            await guardrail_changes.quarantine_new_segments(connection, campaign)
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 

@@ -14,7 +14,7 @@ from rollwave.errors import RollwaveError
 from rollwave.log import get_logger, report, trace
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
-from rollwave.store import campaigns
+from rollwave.store import wake_ups
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import is_away, is_outage
 from rollwave.store.schema import explained
@@ -119,7 +119,7 @@ class CampaignLoop:
                     pool, direct = self._pool, self._settings.database_direct_url
                     if direct is not None:
                         pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
-                    await campaigns.hear_wake_ups(pool, self._wake_up)
+                    await wake_ups.hear(pool, self._wake_up)
             except Exception as error:  # noqa: BLE001  nothing depends on it
                 if not is_away(error) and self._log_once.is_new("wake_ups", type(error).__name__):
                     _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")

@@ -55,7 +55,7 @@ LEFT JOIN ota_campaign_policies p ON p.tenant_id = c.tenant_id AND p.campaign_id
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: move
--- Change the campaign's status. The commit wakes the workers (store/campaigns.py). If the last look was more than $6 seconds
+-- Change the campaign's status. The commit wakes the workers (store/wake_ups.py). If the last look was more than $6 seconds
 -- ago, a pause counts as suspended since that look.
 -- $7: cut the reason to the width of the column.
 -- Not applied: the campaign is no longer in state $3.

@@ -242,32 +242,34 @@ WITH report AS MATERIALIZED (
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
     ) AS d
+), own AS MATERIALIZED (
+    -- With a policy document, its revision has these values, and the campaign's own columns mean nothing.
+    SELECT c.id, c.status, c.suspended_for, c.active_since, c.active_at,
+           CASE WHEN c.policy_revision IS NULL THEN c.progress_timeout ELSE p.progress_timeout END AS progress_timeout,
+           CASE WHEN c.policy_revision IS NULL THEN c.device_timeout ELSE p.device_timeout END AS device_timeout,
+           CASE WHEN c.policy_revision IS NULL THEN c.max_attempts ELSE p.max_attempts END AS max_attempts,
+           CASE WHEN c.policy_revision IS NULL THEN c.retry_on ELSE p.retry_on END AS retry_on
+    FROM ota_campaigns c
+    LEFT JOIN ota_campaign_policies p ON p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision
+    WHERE c.tenant_id = $1 AND c.id = ANY (ARRAY(SELECT DISTINCT campaign_id FROM report))
 ), locked AS MATERIALIZED (
     SELECT d.number, d.reported, d.progress, d.error, d.code, d.reported_attempt, d.campaign_id, d.device_id, d.was,
            d.attempt, d.segment, d.position, d.dispatch_number, d.budget_values, d.failed_before,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
-           make_interval(secs => CASE WHEN own.progress_timeout > 0 AND own.progress_timeout < 1e9
-                                      THEN own.progress_timeout ELSE $8 END) AS progress_timeout,
+           make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
+                                      THEN c.progress_timeout ELSE $8 END) AS progress_timeout,
            COALESCE(d.started_at, statement_timestamp())
-               + make_interval(secs => CASE WHEN own.device_timeout > 0 AND own.device_timeout < 1e9
-                                            THEN own.device_timeout ELSE $9 END
+               + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
+                                            THEN c.device_timeout ELSE $9 END
                                        + CASE WHEN d.started_at IS NULL THEN 0
                                               ELSE c.suspended_for - t.suspended_before END) AS last_moment,
            t.suspended_before,
            COALESCE(d.reported = 'FAILED'
-               AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (own.retry_on)
-               AND GREATEST(d.attempt, 1) < COALESCE(own.max_attempts, $10)
+               AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
+               AND GREATEST(d.attempt, 1) < COALESCE(c.max_attempts, $10)
                AND c.status IN ('RUNNING', 'PAUSED'), false) AS retried
     FROM found d
-    JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = d.campaign_id
-    -- With a policy document, its revision has these values, and the campaign's own columns mean nothing.
-    LEFT JOIN ota_campaign_policies p ON p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN c.policy_revision IS NULL THEN c.progress_timeout ELSE p.progress_timeout END AS progress_timeout,
-               CASE WHEN c.policy_revision IS NULL THEN c.device_timeout ELSE p.device_timeout END AS device_timeout,
-               CASE WHEN c.policy_revision IS NULL THEN c.max_attempts ELSE p.max_attempts END AS max_attempts,
-               CASE WHEN c.policy_revision IS NULL THEN c.retry_on ELSE p.retry_on END AS retry_on
-    ) AS own
+    JOIN own c ON c.id = d.campaign_id
     CROSS JOIN LATERAL (
         SELECT CASE WHEN d.left_behind
                     THEN c.suspended_for

@@ -44,7 +44,7 @@ WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = found.number AND s.
 RETURNING s.number, s.quarantined_because;
 
 -- name: release
--- Not applied: the segment is not in quarantine. The commit wakes the workers (store/campaigns.py).
+-- Not applied: the segment is not in quarantine. The commit wakes the workers (store/wake_ups.py).
 WITH released AS (
     UPDATE ota_campaign_segments SET quarantined_at = NULL, quarantined_because = NULL
     WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 AND quarantined_at IS NOT NULL
