@@ -33,7 +33,7 @@ def debian_mosquitto() -> str | None:
 
 
 def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
-    """A server that is not started yet, to be used with ``with``.
+    """A server that tests share, to be used with ``with``. It is not durable: a test must not crash it.
 
     ``kind``: ``embedded`` (PostgreSQL 18) or ``debian``.
     """
@@ -41,7 +41,7 @@ def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
     if kind == "debian":
         bin_dir = debian_postgres()
         assert bin_dir, "no PostgreSQL under /usr/lib/postgresql: scripts/system-packages installs it"
-    settings = {"log_lock_waits": "on", "log_line_prefix": "%m [%p] %a %d "}
+    settings = {"log_lock_waits": "on", "log_line_prefix": "%m [%p] %a %d ", "fsync": "off", "full_page_writes": "off"}
     return EmbeddedPostgres(folder / kind, bin_dir=bin_dir, settings=settings)
 
 

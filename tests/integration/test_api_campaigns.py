@@ -328,7 +328,9 @@ async def test_a_device_is_explained_gate_by_gate(north: httpx2.AsyncClient) -> 
         "may_go_at": None,
         "history": [],
     }
-    assert [check["gate"] for check in checks] == ["status", "targeting", "listener", "wave", "in_flight", "pace"]
+    assert [check["gate"] for check in checks] == [
+        *("status", "targeting", "listener", "halted", "freeze", "wave", "in_flight", "pace")
+    ]
     assert {check["gate"] for check in checks if not check["open"]} == {"status", "listener"}
     assert checks[0].keys() == {"gate", "open", "until", "text", "detail"}
 

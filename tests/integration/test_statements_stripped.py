@@ -73,6 +73,9 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "brakes.lift": {2: "halt"},
     "brakes.lifted_by": {2: "halt"},
     "policies.put_in_force": {4: None},
+    "cells.zones_of": {3: [3]},
+    "standing.all_due": {3: [3]},
+    "retries.again": {3: ["failed"]},
     "placing.surveyed": {4: None},
     "segment_quarantine.quarantine": {3: '{"site": "a"}'},
     "segment_quarantine.release": {3: 2},
@@ -106,13 +109,15 @@ _BY_TYPE: dict[str, object] = {
 
 UNDER_DOCUMENTS = """
     UPDATE ota_campaigns SET created_by = tenant_id, placement = '{}';
+    UPDATE ota_campaign_budget_values SET owed = 1;
     INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('south', 7, 9, '{}');
     INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) SELECT tenant_id, 7, 1 FROM tenants;
     UPDATE ota_campaign_cells SET wave = 1, waiting = 3, in_flight = 4;
     UPDATE ota_campaign_segments SET labels = '{"site": "a"}';
     INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, quarantined_at)
         SELECT tenant_id, 7, 2, '{"site": "b"}', now() FROM tenants;
-    INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels) VALUES ('south', 7, 3, '{"site": "c"}');
+    INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, closed, reopened)
+        VALUES ('south', 7, 3, '{"site": "c"}', '{[2026-01-01, 2026-01-02)}', true);
     UPDATE ota_campaign_tests SET guardrail = 'dev-1', wave = 1, labels_key = 'dev-1', finished = 1;
     INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision, labels, finished, tripped_at)
         SELECT tenant_id, 7, 2, 'dev-2', 1, '{"site": "a"}', 1, now() FROM tenants;
@@ -120,9 +125,9 @@ UNDER_DOCUMENTS = """
         VALUES ('south', 7, 9, 'south', 1);
     INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('south', 7, 1, 2);
     INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, attempt, sent_attempt, completed_at,
-                                   due_at, failed_reason, error_code, segment, position)
-        VALUES ('south', 7, 'failed', 'FAILED', 1, 1, now(), NULL, 'dev-1', 'dev-1', 1, 2::bigint << 44),
-               ('south', 7, 'late', 'DOWNLOADING', 1, 1, NULL, now(), NULL, NULL, 1, 2::bigint << 44);
+                                   due_at, failed_reason, error_code, segment, position, budget_values)
+        VALUES ('south', 7, 'failed', 'FAILED', 1, 1, now(), NULL, 'dev-1', 'dev-1', 1, 2::bigint << 44, '{x}'),
+               ('south', 7, 'late', 'DOWNLOADING', 1, 1, NULL, now(), NULL, NULL, 1, 2::bigint << 44, '{x}');
     INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, device_id)
         VALUES ('south', 7, 'retried', 'y', 'dev-1');
     UPDATE rollwave_brakes SET name = 'dev-1', created_by = tenant_id;
