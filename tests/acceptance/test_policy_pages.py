@@ -86,8 +86,8 @@ async def test_a_bad_hardware_revision(north: Installation, tmp_path: Path) -> N
     await reader.runs(label)
     assert "revisions.yaml is valid" in await reader.runs(policy)
     does_not_boot = Fault(code="E_BOOT")
-    bad = {f"pump-{number:02}": does_not_boot for number in range(4, 13)}
-    async with fleet(north, *(f"pump-{number:02}" for number in range(1, 13)), faults=bad):
+    bad = {f"pump-c-{number}": does_not_boot for number in range(1, 10)}
+    async with fleet(north, *(f"pump-b-{number}" for number in range(1, 4)), *bad, faults=bad):
         await reader.runs(start)
         await reader.sees(look, "revision, hardware_revision=C: under quarantine")
         await reader.sees("rollwave campaign show 1", "3 SUCCESS")
@@ -95,7 +95,10 @@ async def test_a_bad_hardware_revision(north: Installation, tmp_path: Path) -> N
         assert shown.count("E_BOOT") >= 5
         assert re.search(r"^ *2 .*hardware_revision=C", shown, re.MULTILINE), shown
         bad.clear()
-        assert "COMPLETED  12 SUCCESS" in await reader.runs(release)
+        assert "segment 1 of campaign 1 was not under quarantine" in await reader.runs("rollwave campaign release 1 1")
+        released = await reader.runs(release)
+        assert "segment 2 of campaign 1 is released" in released
+        assert "COMPLETED  12 SUCCESS" in released
 
 
 async def test_night_windows(north: Installation, clock: Clock, tmp_path: Path) -> None:
