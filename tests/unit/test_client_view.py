@@ -104,7 +104,7 @@ def standing(**changes: object) -> dict[str, object]:
         ),
         (
             [standing(labels={"revision": None}, tripped=True, action="quarantine")],
-            "boots, revision=none: under quarantine",
+            "boots, no revision: under quarantine",
         ),
         (
             [standing(), standing(name="all", method="ratio", limit=None, trips_after=1)],

@@ -84,7 +84,7 @@ def test_every_preset_can_be_read_and_has_a_pace_and_a_guardrail(name: str) -> N
 
 def test_warnings_name_what_has_no_limit() -> None:
     assert list(warnings(document("guardrails: []"))) == [
-        "pace sets no limit: every device that may go is sent to at once",
+        "pace sets no limit: all devices of a wave are sent to at once",
         "guardrails is empty: failures never stop the campaign",
     ]
     assert list(warnings(document("pace: {per_minute: 1}"))) == []

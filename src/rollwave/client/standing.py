@@ -9,6 +9,7 @@ from typing import Any
 
 from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.policy.document.model import TripAction
+from rollwave.domain.policy.guardrail import group_text
 from rollwave.domain.policy.waves import WaveState
 
 _WAVE_STATES: Mapping[str, str] = {
@@ -68,7 +69,7 @@ class GuardrailStanding:
     def _group(self) -> str:
         if self.wave is not None:
             return f"wave {self.wave}"
-        return ", ".join(f"{key}={'none' if value is None else value}" for key, value in (self.labels or {}).items())
+        return group_text(self.labels)
 
     @property
     def _subject(self) -> str:

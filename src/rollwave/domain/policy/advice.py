@@ -100,7 +100,7 @@ def _of_pace(pace: PaceRule) -> Iterator[str]:
     if pace.bytes is not None and not pace.bytes.limits:
         yield "pace.bytes has no effect: it is empty"
     if pace.per_minute is None and pace.max_in_flight is None and (pace.bytes is None or not pace.bytes.limits):
-        yield "pace sets no limit: every device that may go is sent to at once"
+        yield "pace sets no limit: all devices of a wave are sent to at once"
     if pace.ramp is not None and pace.per_minute is not None and pace.ramp.from_ >= pace.per_minute:
         yield "pace.ramp has no effect: it begins at per_minute or above, and never exceeds per_minute"
 

@@ -154,7 +154,7 @@ def in_flight(policy: Policy, facts: Facts) -> Verdict:
     return Verdict(
         GateName.IN_FLIGHT,
         max(0, cap - facts.in_flight),
-        f"{facts.in_flight:,} devices are in flight, of {cap:,} at most",
+        f"{facts.in_flight:,} {'device is' if facts.in_flight == 1 else 'devices are'} in flight, of {cap:,} at most",
         detail={"in_flight": facts.in_flight, "max_in_flight": cap},
     )
 

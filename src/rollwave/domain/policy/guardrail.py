@@ -151,20 +151,23 @@ class Trip:
         """The reason for people."""
         group = f"wave {self.wave_name}" if self.wave_name is not None else group_text(self.labels)
         which = f" of {group}" if group else ""
-        kind = "finished" if self.rule.method is Method.RATIO else "first"
         where = f"at the gate of wave {self.gate}, " if self.gate is not None else ""
-        shown = f"{where}{self.failed} of {self.of} {kind} devices{which} failed"
-        if self.limit is None:
+        if self.limit is None or self.alpha is None:
+            shown = f"{where}{self.failed:,} of {self.of:,} finished devices{which} failed"
             return f"guardrail {self.rule.name}: {shown} ({self.value:.1%}, over {float(self.rule.threshold):.1%})"
+        shown = f"{self.failed:,} of the first {self.of:,} devices{which} failed"
+        sure = f"with {(1 - self.alpha) * 100:.4g}% confidence"
         return (
-            f"guardrail {self.rule.name}: {shown} ({self.value:.1%}; at least {self.limit:.1%} fail, "
-            f"over {float(self.rule.threshold):.1%}, alpha {self.alpha:g})"
+            f"guardrail {self.rule.name}: {shown} ({self.value:.1%}); {sure}, at least {self.limit:.1%} of all would, "
+            f"which is over {float(self.rule.threshold):.1%}"
         )
 
 
 def group_text(labels: Mapping[str, object] | None) -> str:
     """The labels of a group of devices, for people. Empty: it has none."""
-    return ", ".join(f"{key}={'none' if value is None else value}" for key, value in sorted((labels or {}).items()))
+    return ", ".join(
+        f"no {key}" if value is None else f"{key}={value}" for key, value in sorted((labels or {}).items())
+    )
 
 
 def judge(rule: GuardrailRule, numbers: Numbers, *, at_gate: bool = False) -> Trip | None:
