@@ -173,6 +173,26 @@ async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool
     return tripped
 
 
+async def over_threshold(connection: Connection, campaign: Campaign) -> str:
+    """The tests that are over their thresholds and have not tripped, as a phrase: too few devices have finished.
+
+    They keep the gate of the present wave closed. Empty: there are none. Of guardrails of waves, the present wave's is
+    judged. Does not need the campaign's lock.
+    """
+    rules = {each.name: each for each in rules_of(campaign)}
+    found = []
+    for each in await store.in_force(connection, campaign, list(rules)) if rules else ():
+        if each.group.wave in {NO_WAVE, campaign.wave}:
+            trip = guardrail.over(rules[each.group.guardrail], each.numbers)
+            found += [_of_group(trip, each.group).text] if trip is not None else []
+    more = [f"and {len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else []
+    return "; ".join([*found[:MAX_NAMED], *more])
+
+
+MAX_NAMED = 3
+"""Maximum number of groups of devices that the reason of a closed gate names."""
+
+
 async def _match_counters(connection: Connection, campaign: Campaign, rules: Mapping[str, GuardrailRule]) -> None:
     names = [
         each.name
