@@ -92,3 +92,16 @@ async def test_on_fail_aborts_for_a_guardrail_over_its_threshold(pool: Pool, hos
     await report(pool, campaign, sent[3:], "SUCCESS")
     await look(pool, campaign)
     assert await status_of(host, campaign) == "ABORTED"
+
+
+async def test_a_later_wave_that_earlier_ones_emptied_passes_at_once(pool: Pool, host: Connection) -> None:
+    waves = [
+        {"name": "canary", "select": "ring == canary"},
+        {"name": "early", "select": "ring == canary", "gate": {"soak": "1d", "approval": True}},
+        {"name": "rest"},
+    ]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves}, FLEET)
+    await look(pool, campaign)
+    await report(pool, campaign, await send(pool, campaign), "SUCCESS")
+    await look(pool, campaign)
+    assert await waves_of(host, campaign) == [("canary", 4, "passed"), ("early", 0, "passed"), ("rest", 8, "open")]
