@@ -105,3 +105,22 @@ async def test_a_later_wave_that_earlier_ones_emptied_passes_at_once(pool: Pool,
     await report(pool, campaign, await send(pool, campaign), "SUCCESS")
     await look(pool, campaign)
     assert await waves_of(host, campaign) == [("canary", 4, "passed"), ("early", 0, "passed"), ("rest", 8, "open")]
+
+
+async def test_a_last_wave_whose_selector_matches_nothing_is_promoted(pool: Pool, host: Connection) -> None:
+    waves = [{"name": "canary", "select": "ring == canary"}, {"name": "rest", "select": "ring == prdo"}]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves}, FLEET)
+    await look(pool, campaign)
+    await report(pool, campaign, await send(pool, campaign), "SUCCESS")
+    await look(pool, campaign)
+    assert await status_of(host, campaign) == "PAUSED"
+    for _ in range(2):
+        status = await promote_wave(pool, SETTINGS, TENANT, campaign, "rest", actor="key", role=Role.OPERATOR)
+        assert status == "PAUSED"
+    promoted = "SELECT detail ->> 'lacking' FROM ota_campaign_history WHERE event = 'wave_promoted'"
+    assert await host.fetchval(promoted) == "the selector of wave rest matches no device"
+    await look(pool, campaign)
+    assert (await status_of(host, campaign), (await waves_of(host, campaign))[1]) == (
+        "COMPLETED",
+        ("rest", 0, "passed"),
+    )

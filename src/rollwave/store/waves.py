@@ -35,6 +35,11 @@ class WaveRow:
     soak: Soak | None
     promoted_by: str | None
 
+    @property
+    def matches_nothing(self) -> bool:
+        """Whether its selector fits no device, which pauses the campaign until an operator promotes it."""
+        return self.matched == 0 and self.promoted_by is None
+
 
 def of(campaign: Campaign) -> list[WaveRow]:
     """The waves of a campaign under a policy document, in their order, as its row was read with them.
