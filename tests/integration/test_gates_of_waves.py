@@ -9,6 +9,7 @@ import pytest
 from rollwave.domain.role import Role
 from rollwave.engine import explain
 from rollwave.engine.promote import promote_wave
+from rollwave.engine.retry import retry_failed
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.settings import Settings
@@ -124,3 +125,27 @@ async def test_a_last_wave_whose_selector_matches_nothing_is_promoted(pool: Pool
         "COMPLETED",
         ("rest", 0, "passed"),
     )
+
+
+async def test_a_soak_begins_again_with_a_failure_that_a_retry_balances(pool: Pool, host: Connection) -> None:
+    waves = [{"name": "canary", "size": 4, "gate": {"min_finished": 1, "soak": "1d"}}, {"name": "rest"}]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves, "guardrails": []}, FLEET)
+    await look(pool, campaign)
+    sent = await send(pool, campaign)
+    await report(pool, campaign, sent[:1], "SUCCESS")
+    await report(pool, campaign, sent[1:2], "FAILED")
+    await look(pool, campaign)
+    soak = "SELECT soak_from FROM ota_campaign_waves WHERE campaign_id = $1 AND number = 0"
+    began = await host.fetchval(soak, campaign)
+    await retry_failed(pool, TENANT, campaign, actor="key")
+    await look(pool, campaign)
+    assert began is not None
+    assert await host.fetchval(soak, campaign) == began, "a retry alone does not begin the soak again"
+    await report(pool, campaign, sent[2:3], "FAILED")
+    await look(pool, campaign)
+    began_again = await host.fetchval(soak, campaign)
+    assert began_again > began
+    await retry_failed(pool, TENANT, campaign, actor="key")
+    await report(pool, campaign, sent[3:4], "FAILED")
+    await look(pool, campaign)
+    assert await host.fetchval(soak, campaign) > began_again, "as many devices have failed as before"

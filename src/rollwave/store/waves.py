@@ -93,6 +93,15 @@ async def note(connection: Connection, campaign: Campaign, number: int, decision
     )
 
 
+async def retried(connection: Connection, campaign: Campaign, devices: int) -> None:
+    """Let the soak of the present wave go on, though ``devices`` failed ones of the waves so far get another attempt.
+
+    So a device that fails before the next look begins the soak again. Needs the campaign's lock.
+    """
+    if devices:
+        await connection.execute(_sql["retried"], campaign.tenant_id, campaign.id, campaign.wave, devices)
+
+
 async def promote(connection: Connection, campaign: Campaign, number: int, *, by: str) -> None:
     """Record who opened the gate of the wave ``number``. Needs the campaign's lock."""
     await connection.execute(_sql["promote"], campaign.tenant_id, campaign.id, number, by)

@@ -126,7 +126,7 @@ def judge_gate(
     if rule.soak:
         if soak is None or failed_so_far > soak.failed:
             soak = Soak(now, failed_so_far)
-        elif failed_so_far < soak.failed:  # failed devices got another attempt, and may fail again
+        elif failed_so_far < soak.failed:  # other SQL gave failed devices another attempt, and they may fail again
             soak = Soak(soak.since, failed_so_far)
         until = _after(soak.since, rule.soak)
         if now < until:
