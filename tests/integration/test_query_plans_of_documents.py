@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rollwave.domain.execution import WAVE_BITS, ExecutionStatus, Place
+from rollwave.domain.execution import WAVE_BITS, Cell, ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.store import campaigns, cells, executions, retries, standing, views, waves
 from rollwave.store.campaign_rows import Campaign
@@ -145,7 +145,7 @@ async def dispatched_and_ended(pool: Pool, campaign_id: CampaignId) -> None:
         assert len((await claimed(connection, campaign, {}, fresh=0)).commands) == ROWS
 
 
-async def claimed(connection: Connection, campaign: Campaign, rooms: Mapping[int, int], *, fresh: int) -> Claim:
+async def claimed(connection: Connection, campaign: Campaign, rooms: Mapping[Cell, int], *, fresh: int) -> Claim:
     return await executions.claim(
         connection,
         campaign,
@@ -155,7 +155,7 @@ async def claimed(connection: Connection, campaign: Campaign, rooms: Mapping[int
         device_timeout=600,
         opens_interval=False,
         command="{}",
-        queue=ClaimQueue(rooms, 0, zones=["UTC", None]),
+        queue=ClaimQueue(rooms, zones=["UTC", None]),
     )
 
 
