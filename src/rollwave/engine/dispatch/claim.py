@@ -84,6 +84,7 @@ class Claims:
                     *(claim.commands, command.body.encode(), times, lease_ends, claim.skipped),
                     retry_in=retry_in,
                     segments=claim.segments,
+                    revision=campaign.policy_revision,
                 )
                 await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:
