@@ -12,7 +12,6 @@ from rollwave.domain.ids import CampaignId
 from rollwave.engine.dispatch.permission import closed_to
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
-from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store import executions

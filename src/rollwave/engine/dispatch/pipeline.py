@@ -113,7 +113,7 @@ class Dispatch:
             return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).sends
 
     async def _may_go(self, ref: CampaignRef, batch: Batch) -> bool:
-        """Whether the campaign sends, and since the claim no edit came, and no window or quarantine closed a segment."""
+        """Whether the campaign sends, without an edit, a closed window or a quarantine since the claim of the batch."""
         if self._ask_first is not None and not await self._ask_first(ref):
             return False
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
