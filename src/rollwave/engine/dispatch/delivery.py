@@ -143,7 +143,7 @@ class Delivery:
                 f"the campaign's command is larger than the broker takes: {answers.limit}. Raise the broker's maximum "
                 "packet size and start the campaign again, or abort it and create one with a shorter file_url"
             )
-            stopped = await stop.pause_unreadable(connection, ref.tenant_id, stop.counters_of(campaign), reason)
+            stopped = await stop.hold(connection, ref.tenant_id, stop.counters_of(campaign), reason)
         if stopped:
             stopped.announce()
 
