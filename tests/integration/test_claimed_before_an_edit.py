@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.domain.ids import CampaignId
+from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.engine.dispatch.permission import closed_to
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
@@ -25,6 +25,8 @@ from tests.servers import Mosquitto
 from tests.support import eventually
 
 __all__ = ["host"]
+
+DEVICE = DeviceId(SENT[0])
 
 
 @pytest.fixture
@@ -70,11 +72,11 @@ async def test_an_answer_that_was_read_before_is_not_sent(pool: Pool, host: Conn
     await send(host, pool, campaign, failed=0)
     await host.execute("UPDATE ota_campaigns SET command = '{}'")
     async with tenant_transaction(pool, TENANT) as connection:
-        answer = (await executions.current(connection, TENANT, SENT[:1]))[SENT[0]]
+        answer = (await executions.current(connection, TENANT, [DEVICE]))[DEVICE]
     await close_window_of_tokyo(pool, campaign)
     async with tenant_transaction(pool, TENANT) as connection:
         asked = connection, Settings(), TENANT, campaign, {answer.segment}
         assert await closed_to(*asked, revision=answer.revision) is None
-        now = (await executions.current(connection, TENANT, SENT[:1]))[SENT[0]]
+        now = (await executions.current(connection, TENANT, [DEVICE]))[DEVICE]
         asked = connection, Settings(), TENANT, campaign, {now.segment}
         assert await closed_to(*asked, revision=now.revision) == {now.segment}, "the window of Tokyo"
