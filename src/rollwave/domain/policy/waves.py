@@ -24,7 +24,11 @@ class WaveState(StrEnum):
     PASSED = "passed"
     """Its gate is open. The last wave: it is finished."""
     FAILED = "failed"
-    """It is finished, and too few of its devices succeeded."""
+    """It is finished, and too few of its devices succeeded, or a guardrail is over its threshold."""
+
+
+CONDITIONS_HOLD = frozenset({WaveState.SOAKING, WaveState.AWAITING_APPROVAL, WaveState.PASSED, WaveState.FAILED})
+"""The states in which enough devices of the wave have finished, so that guardrails are judged for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,9 @@ def judge_gate(
     failed_so_far: int,
     now: datetime,
     promoted: bool = False,
+    over: str = "",
 ) -> GateDecision:
-    """Judge the gate of the present wave. Guardrails are judged before, and act by themselves.
+    """Judge the gate of the present wave. Guardrails that can act are judged before, and act by themselves.
 
     Args:
         rule: None: the gate opens when the wave is finished.
@@ -108,6 +113,7 @@ def judge_gate(
         failed_so_far: failed devices of this wave and those before it.
         now: by the database's clock.
         promoted: a person has opened the gate.
+        over: the guardrails that are over their thresholds and cannot act yet, as a phrase. Empty: there are none.
     """
     rule = rule or GateRule()
     if promoted:
@@ -115,7 +121,7 @@ def judge_gate(
     needed = _needed(rule.min_finished, counts.size)
     if not counts.finished and counts.ended + counts.skipped < needed:
         return GateDecision(WaveState.OPEN, lacking=f"{counts.ended:,} of {needed:,} devices have finished")
-    if shortfall := _shortfall(rule, counts):
+    if shortfall := "; ".join(each for each in (over, _shortfall(rule, counts)) if each):
         return GateDecision(WaveState.FAILED if counts.finished else WaveState.OPEN, lacking=shortfall)
     if rule.soak:
         if soak is None or failed_so_far > soak.failed:

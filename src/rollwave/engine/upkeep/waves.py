@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.document.model import OnFail, PolicyDocument
-from rollwave.domain.policy.waves import GateDecision, WaveState
+from rollwave.domain.policy.waves import CONDITIONS_HOLD, GateDecision, WaveState
 from rollwave.domain.policy_events import WaveChanged
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
@@ -21,9 +21,6 @@ _log = get_logger("upkeep")
 
 _NO_MATCH_HINT = "Correct the selector by an edit of the policy, then start the campaign again. Or promote the wave."
 _FAILED_HINT = "Find out why devices fail. Then start the campaign again, to judge the gate anew, or promote the wave."
-
-CONDITIONS_HOLD = frozenset({WaveState.SOAKING, WaveState.AWAITING_APPROVAL, WaveState.PASSED, WaveState.FAILED})
-"""The states in which enough devices of the wave have finished, so that guardrails are judged for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ async def judge(
     passes = decision.opens and running  # a paused campaign opens no wave by itself
     if (fails or passes) and not verified and row.promoted_by is None:
         return Judged(to_verify=True)
-    if decision.state in CONDITIONS_HOLD and row.promoted_by is None:
+    if (decision.state in CONDITIONS_HOLD or wave.over) and row.promoted_by is None:
         stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=True)
         if stopped:
             return Judged(stopped=stopped)

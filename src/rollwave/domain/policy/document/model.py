@@ -41,7 +41,7 @@ MAX_WAVES, MAX_GUARDRAILS, MAX_BUDGETS, MAX_LABELS, MAX_CODES = 100, 16, 4, 3, 6
 
 
 class OnFail(StrEnum):
-    """What happens when the devices of a wave are finished and too few of them succeeded."""
+    """What happens when a wave is finished, and too few devices succeeded or a guardrail is over its threshold."""
 
     PAUSE = "pause"
     ABORT = "abort"
@@ -59,7 +59,8 @@ class GateRule(Rule):
     on_fail: OnFail = Field(
         OnFail.PAUSE,
         strict=False,
-        description="What happens when the wave is finished and its `success_rate` does not hold.",
+        description="What happens when the wave is finished, and its `success_rate` does not hold or a guardrail that "
+        "cannot act yet is over its threshold.",
     )
 
 
