@@ -101,7 +101,7 @@ def _test(campaign: Campaign, rule: Json, test: Row) -> Iterator[str]:
     sent, failures = 0, 0
     for each in buckets:
         sent, failures = sent + each["dispatched"], failures + each["failed"]
-        over = _evidence(failures, sent, float(share(rule["threshold"]))) >= test["of_groups"] / rule.get("alpha", 0.01)
+        over = evidence(failures, sent, float(share(rule["threshold"]))) >= test["of_groups"] / rule.get("alpha", 0.01)
         if over and finished >= rule.get("min_finished", 5) and not tripped:
             yield f"{name} has not tripped with {failures} of the first {sent} failed"
 
@@ -176,7 +176,7 @@ def _buckets(rule: Json, covered: Covered, buckets: Sequence[Row], name: str) ->
             yield f"bucket {each['first']} of {name} is {dict(each)}, its rows are {surely}, and up to {maybe} more"
 
 
-def _evidence(failed: int, sent: int, threshold: float) -> float:
+def evidence(failed: int, sent: int, threshold: float) -> float:
     """The evidence that more than ``threshold`` of the devices fail: a mean of likelihood ratios."""
     logs = [failed * log(rate) - sent * log(1 + threshold * (rate - 1)) for rate in _RATES]
     return sum(exp(min(each, 700)) for each in logs) / len(_RATES)

@@ -19,6 +19,9 @@ from rollwave.store.database import Connection
 
 _log = get_logger("upkeep")
 
+_NO_MATCH_HINT = "Correct the selector by an edit of the policy, then start the campaign again. Or promote the wave."
+_FAILED_HINT = "Find out why devices fail. Then start the campaign again, to judge the gate anew, or promote the wave."
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -48,7 +51,8 @@ async def judge(
     running = campaign.status is CampaignStatus.RUNNING
     if row.matches_nothing:
         reason = f"the selector of wave {row.name} matches no device"
-        return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
+        stopped = await stop.pause(connection, campaign, reason, hint=_NO_MATCH_HINT) if running else None
+        return Judged(stopped=stopped, failed=True)
     if wave.last:
         if wave.devices.finished and row.state is not WaveState.PASSED and not wave.devices.quarantined:
             await waves.note(connection, campaign, row.number, GateDecision(WaveState.PASSED))
@@ -89,7 +93,8 @@ async def _act(
     reason = f"the gate of wave {row.name} failed: {decision.lacking}"
     if gate is not None and gate.on_fail is OnFail.ABORT:
         return Judged(stopped=await stop.abort(connection, campaign.tenant_id, stop.counters_of(campaign), reason))
-    return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
+    stopped = await stop.pause(connection, campaign, reason, hint=_FAILED_HINT) if running else None
+    return Judged(stopped=stopped, failed=True)
 
 
 async def waits_for_operator(connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument) -> bool:

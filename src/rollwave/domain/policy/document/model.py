@@ -74,7 +74,9 @@ class WaveRule(Rule):
     select: str | None = Field(
         None, description="A selector: only devices that match it. Without a size, all of them are in the wave."
     )
-    max_in_flight: Count | None = Field(None, description="Maximum number of devices of this wave in flight.")
+    max_in_flight: Count | None = Field(
+        None, description="Maximum number of devices of this wave in flight, until its gate opens."
+    )
     gate: GateRule | None = Field(None, description="What opens the next wave. The last wave has no gate.")
 
     @model_validator(mode="after")
