@@ -118,16 +118,26 @@ def must_place_all(campaign: Campaign, document: PolicyDocument) -> bool:
 
 
 async def place_inserted(connection: Connection, campaign: Campaign, document: PolicyDocument, *, limit: int) -> Batch:
-    """Place devices that other SQL has inserted since all were placed. The others keep their places.
+    """Place devices that have no place since all were placed: a batch of them. The others keep their places.
 
-    Needs the campaign's lock.
+    Other SQL has inserted them, or a retry has put them in flight. Needs the campaign's lock.
     """
+    batch = await _place_unplaced(connection, campaign, document, in_flight=False, limit=limit)
+    if batch.devices == limit or not (await placing.unplaced(connection, campaign)).in_flight:
+        return batch
+    return await _place_unplaced(connection, campaign, document, in_flight=True, limit=limit)
+
+
+async def _place_unplaced(
+    connection: Connection, campaign: Campaign, document: PolicyDocument, *, in_flight: bool, limit: int
+) -> Batch:
     of, counted = placing_of(document), await cells.counts(connection, campaign)
     taken = [counted[number].size if number in counted else 0 for number in range(len(of.waves))]
     source = Source(
         campaign.tenant_id, campaign.id, None, campaign.firmware_device_type, await labels.source(connection)
     )
-    batch = await placing.place_inserted(connection, source, of, Survey.of_room(of, taken), limit=limit)
+    room = Survey.of_room(of, taken)
+    batch = await placing.place_inserted(connection, source, of, room, in_flight=in_flight, limit=limit)
     await placing.note_inserted(connection, campaign, batch)
     await waves.grow(connection, campaign)
     await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)

@@ -31,6 +31,7 @@ from rollwave.store.campaign_rows import Campaign
 from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.outage import is_outage
+from rollwave.store.placing import Unplaced
 
 _log = get_logger("upkeep")
 
@@ -49,7 +50,7 @@ class Look:
 
     ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its
     counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's
-    devices are not taken over yet, so nothing is sent. ``unplaced``: other SQL has inserted devices. ``more``: there
+    devices are not taken over yet, so nothing is sent. ``unplaced``: some devices have no place yet. ``more``: there
     may be more devices that are overdue or left by a host. ``idle_seconds``: seconds for which there is nothing to
     send.
     """
@@ -136,12 +137,14 @@ class Upkeep:
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
-        unplaced = policy.document is not None and await placing.any_unplaced(connection, campaign)
-        if policy.document is not None and unplaced and must_place_all(campaign, policy.document):
-            await placing.begin(connection, campaign)
-            return Look(being_targeted=True)
+        unplaced = Unplaced(False, False)
+        if policy.document is not None:
+            unplaced = await placing.unplaced(connection, campaign)
+            if unplaced.waiting and must_place_all(campaign, policy.document):
+                await placing.begin(connection, campaign)
+                return Look(being_targeted=True)
         judged = await self._judge_deadlines(connection, locked, noted)
-        return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=unplaced)
+        return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=any(unplaced))
 
     async def _judge_deadlines(self, connection: Connection, locked: CampaignUnderPolicy, noted: Noted) -> Look | None:
         """Let the clocks of devices of closed segments stand, and judge those that are overdue. None: the look goes on.
