@@ -16,8 +16,9 @@ from rollwave.settings import Settings
 from rollwave.store import counters, executions
 from rollwave.store.database import Pool, tenant_transaction
 from tests.engine import TENANT, Connection, campaign_ref, connect, incoming_report, make_claims
+from tests.engine import insert_campaign as insert_flat
 from tests.in_process import ingest, long_subscribed_listener
-from tests.integration.test_policy_waves import insert_campaign, status_of
+from tests.integration.test_policy_waves import insert_campaign, status_of, waves_of
 
 SETTINGS = Settings()
 
@@ -102,9 +103,9 @@ async def test_devices_that_a_host_has_sent_to_and_retried_ones_get_a_place(pool
     await look(pool, campaign)
     assert (await retry_failed(pool, TENANT, campaign, actor="test")).devices == 1
     await look(pool, campaign, times=1)
-    assert await waves_of_devices(host, campaign) == {
-        each: 0 if each == "first" else 1 for each in sites
-    }, "the first wave is full, and a device in flight is not skipped"
+    assert await waves_of_devices(host, campaign) == {each: 0 if each == "first" else 1 for each in sites}, (
+        "the first wave is full, and a device in flight is not skipped"
+    )
     assert await agree(pool, campaign)
     assert await send(pool, campaign) == {"first", "set-back", "failed"}
     await report(pool, campaign, {"first", "set-back", "failed"}, "SUCCESS")
@@ -113,7 +114,8 @@ async def test_devices_that_a_host_has_sent_to_and_retried_ones_get_a_place(pool
     for _ in range(2):  # it is silent until its deadline, and then until its next attempt is due
         await host.execute("UPDATE ota_campaigns SET deadlines_from = NULL, suspended_lately = 0")
         await host.execute(
-            "UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE device_id = 'working' AND due_at > now()"
+            "UPDATE ota_device_status SET due_at = now() - interval '1 s'"
+            " WHERE device_id = 'working' AND due_at > now()"
         )
         await look(pool, campaign, times=1)
     assert await send(pool, campaign) == {"working"}
@@ -122,5 +124,86 @@ async def test_devices_that_a_host_has_sent_to_and_retried_ones_get_a_place(pool
     assert await send(pool, campaign) == {"second"}
     await report(pool, campaign, {"second"}, "SUCCESS")
     await look(pool, campaign)
+    assert await status_of(host, campaign) == "COMPLETED"
+    assert await agree(pool, campaign)
+
+
+async def follow(host: Connection, campaign: int, document: Mapping[str, Any], revision: int) -> None:
+    """Put a revision in force, as a host's SQL does."""
+    await host.execute(
+        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)"
+        " VALUES ($1, $2, $3, $4::text::jsonb)",
+        *(TENANT, campaign, revision, json.dumps(document)),
+    )
+    await host.execute("UPDATE ota_campaigns SET policy_revision = $2 WHERE id = $1", campaign, revision)
+
+
+FLEET = {f"dev-{number:02}": {"site": f"s{number % 3}"} for number in range(12)}
+
+
+async def test_devices_are_placed_anew_by_a_revision_that_a_hosts_sql_puts_in_force(
+    pool: Pool, host: Connection
+) -> None:
+    """Before that, nothing is sent by it. Its waves and guardrails begin anew."""
+    rule = {"name": "bad", "threshold": "40%", "min_finished": 2, "action": "pause"}
+    waves = [{"name": "one", "size": 2}, {"name": "rest"}]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves, "guardrails": [rule]}, FLEET)
+    await look(pool, campaign)
+    await report(pool, campaign, await send(pool, campaign), "SUCCESS")
+    await look(pool, campaign)
+    assert await host.fetchval("SELECT wave FROM ota_campaigns WHERE id = $1", campaign) == 1
+    sites = {"name": "sites", "threshold": "90%", "scope": "segment", "per": ["site"], "action": "quarantine"}
+    other = [{"name": "canary", "size": 3}, {"name": "late", "size": 1}, {"name": "rest"}]
+    await follow(host, campaign, {"order": "id", "waves": other, "guardrails": [rule, sites]}, revision=2)
+    assert not await send(pool, campaign), "the devices stand by the former revision"
+    await look(pool, campaign)
+    found = await waves_of_devices(host, campaign)
+    canary = {each for each, wave in found.items() if wave == 0} - {"dev-00", "dev-01"}
+    assert canary == {"dev-02"}, "two devices of the first wave have had their command"
+    tests = await host.fetch("SELECT guardrail, revision FROM ota_campaign_tests ORDER BY 1, number")
+    assert {tuple(each) for each in tests} == {("bad", 2), ("sites", 2)}
+    assert await send(pool, campaign) == canary, "the gate of the first wave is judged anew"
+    assert await host.fetchval("SELECT count(DISTINCT segment) FROM ota_device_status WHERE attempt = 0") == 3
+    assert await agree(pool, campaign)
+
+    await follow(host, campaign, {"order": "id"}, revision=3)
+    await Upkeep(pool, SETTINGS).look_after(campaign_ref(campaign))
+    await follow(host, campaign, {"order": "id", "waves": other}, revision=4)  # while devices are placed by another
+    await look(pool, campaign)
+    assert sorted((await waves_of_devices(host, campaign)).values()) == [0] * 3 + [1] + [2] * 8
+    await host.execute("UPDATE ota_campaigns SET policy_revision = NULL WHERE id = $1", campaign)
+    await look(pool, campaign, times=1)
+    assert await status_of(host, campaign) == "PAUSED"
+    assert "revision 4" in await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+
+
+async def test_a_campaign_with_flat_columns_is_placed_when_a_hosts_sql_gives_it_a_document(
+    pool: Pool, host: Connection
+) -> None:
+    """Also its devices in flight: they count for budgets and caps, are sent to again, and the campaign ends."""
+    campaign = await insert_flat(host, list(FLEET), rollout_rate=4)
+    for device, attributes in FLEET.items():
+        await host.execute(
+            "INSERT INTO devices (tenant_id, device_id, attributes) VALUES ($1, $2, $3::text::jsonb)",
+            *(TENANT, device, json.dumps(attributes)),
+        )
+    await look(pool, campaign)
+    sent = await send(pool, campaign)
+    assert len(sent) == 4
+    done = min(sent)
+    await report(pool, campaign, {done}, "SUCCESS")
+    document = {"order": "id", "pace": {"max_in_flight": 5}, "budgets": [{"per": "site", "max_in_flight": 2}]}
+    await follow(host, campaign, document, revision=1)
+    assert not await send(pool, campaign), "the devices have no places"
+    await look(pool, campaign)
+    assert await waves_of_devices(host, campaign) == dict.fromkeys(FLEET.keys() - {done}, 0)
+    assert await waves_of(host, campaign) == [("all", len(FLEET) - 1, "open")]
+    assert await agree(pool, campaign)
+    more = await send(pool, campaign)
+    assert len(more) == 2, "three are in flight"
+    for _ in range(8):
+        await report(pool, campaign, sent | more, "SUCCESS")
+        await look(pool, campaign, times=2)
+        sent, more = more, await send(pool, campaign)
     assert await status_of(host, campaign) == "COMPLETED"
     assert await agree(pool, campaign)

@@ -197,10 +197,8 @@ async def place_inserted(
     those that other SQL has inserted and that wait. Budgets hold none of these yet: the next claim asks them.
     """
     unplaced = _sql["unplaced_in_flight" if in_flight else "unplaced_waiting"]
-    given = {"held_for": "NULL::int", "unplaced": unplaced}
-    return await _place(
-        connection, "place_inserted", source, placing, found, after="", limit=limit, before=0, **given
-    )
+    given = {"after": "", "held_for": "NULL::int", "unplaced": unplaced}
+    return await _place(connection, "place_inserted", source, placing, found, limit=limit, before=0, **given)
 
 
 async def note_inserted(connection: Connection, campaign: Campaign, batch: Batch) -> None:
@@ -237,9 +235,12 @@ async def _place(
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"], row["segments"], changes)
 
 
-async def begin(connection: Connection, campaign: Campaign) -> None:
-    """Begin to place all devices never sent to anew. Until that is done, nothing is sent. Needs the campaign's lock."""
-    await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id)
+async def begin(connection: Connection, campaign: Campaign, *, waves_anew: bool) -> None:
+    """Begin to place all devices never sent to anew, by the revision in force. Until that is done, nothing is sent.
+
+    ``waves_anew``: the first wave is the current one again. Needs the campaign's lock.
+    """
+    await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id, waves_anew)
 
 
 async def store_survey(
@@ -287,14 +288,13 @@ async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId
 
 
 class Unplaced(NamedTuple):
-    """Whether devices have no place though all were placed: some that ``waiting`` for their first command, or that are in flight."""
+    """Whether devices have no place though all were placed: some that wait for their first command, or in flight."""
 
     waiting: bool
     in_flight: bool
 
 
 async def unplaced(connection: Connection, campaign: Campaign) -> Unplaced:
-    """Find out whether other SQL, or a retry of devices that other SQL had written, has left devices without a place."""
+    """Find out whether other SQL, or a retry of what it had written, has left devices without a place."""
     row = await connection.fetchrow(_sql["unplaced"], campaign.tenant_id, campaign.id)
-    assert row is not None  # the caller has read the campaign
-    return Unplaced(*row)
+    return Unplaced(*(row or (False, False)))

@@ -16,7 +16,7 @@ from rollwave.engine import stop
 from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
-from rollwave.engine.placing import must_place_all
+from rollwave.engine.placing import begin_if_needed
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep import deadlines, schedule, standing, waves
@@ -31,7 +31,6 @@ from rollwave.store.campaign_rows import Campaign
 from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.outage import is_outage
-from rollwave.store.placing import Unplaced
 
 _log = get_logger("upkeep")
 
@@ -137,14 +136,12 @@ class Upkeep:
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
-        unplaced = Unplaced(False, False)
-        if policy.document is not None:
-            unplaced = await placing.unplaced(connection, campaign)
-            if unplaced.waiting and must_place_all(campaign, policy.document):
-                await placing.begin(connection, campaign)
-                return Look(being_targeted=True)
+        document, progress = policy.document, policy.progress_timeout
+        if document is not None and await begin_if_needed(connection, campaign, document, progress_timeout=progress):
+            return Look(being_targeted=True)
+        unplaced = document is not None and any(await placing.unplaced(connection, campaign))
         judged = await self._judge_deadlines(connection, locked, noted)
-        return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=any(unplaced))
+        return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=unplaced)
 
     async def _judge_deadlines(self, connection: Connection, locked: CampaignUnderPolicy, noted: Noted) -> Look | None:
         """Let the clocks of devices of closed segments stand, and judge those that are overdue. None: the look goes on.

@@ -375,14 +375,18 @@ LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
 
 -- name: begin
--- Begin to place the devices never sent to. Nothing is sent until all are placed. The campaign is locked.
+-- Begin to place the devices never sent to, by the revision in force. Nothing is sent until all are placed. $3: the waves begin anew
+-- too. The campaign is locked.
 WITH emptied AS (
     UPDATE ota_campaign_cells SET waiting = 0, held = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
+), waves AS (
+    DELETE FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 AND $3::boolean
 ), unheld AS ( -- the rows of held devices are deleted before the first is placed (budgets.forget_held)
     DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
 )
 UPDATE ota_campaigns
-SET placement = jsonb_build_object('moves', true, 'began', clock_timestamp()), targeted_devices = 0, targeted_up_to = NULL,
+SET placement = jsonb_build_object('moves', true, 'began', clock_timestamp()), placed_revision = policy_revision,
+    targeted_devices = 0, targeted_up_to = NULL, wave = CASE WHEN $3 THEN 0 ELSE wave END,
     reconciled_at = clock_timestamp() -- a comparison that began before must not repair the cells
 WHERE tenant_id = $1 AND id = $2;
 
