@@ -65,7 +65,7 @@ def test_each_problem_is_shown_in_its_line_with_a_suggestion(tmp_path: Path) -> 
         "  4 | pace: {per_minute: 0}",
         "    |                    ^",
         f"error: {file} has 2 problems",
-        "hint: docs/reference/policy.md explains each key.",
+        "hint: `rollwave policy schema` describes each key.",
     ]
     assert rollwave("policy", "check", str(tmp_path / "none.yaml")).stderr.startswith("error: ")
 

@@ -112,6 +112,12 @@ def test_an_error_says_where_and_what_was_expected(text: str, message: str) -> N
     assert str(found.value).startswith(message)
 
 
+def test_words_in_capitals_are_pointed_out() -> None:
+    with pytest.raises(UnreadableSelector) as found:
+        parse("ring == canary AND site == north")
+    assert found.value.hint == "Write it in lower case: and."
+
+
 @pytest.mark.parametrize(
     "text",
     [

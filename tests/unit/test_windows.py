@@ -115,7 +115,8 @@ def test_the_next_five_openings() -> None:
         ("0 0 29 2 *", "does not fire within 400 days"),
         ("0 0 * 1 5#5", "does not fire within 400 days of 2027-01-29"),  # the next one: 2032-01-30
         ("0 0 30 2 *", "is not a cron expression"),
-        ("every night", "is not a cron expression"),
+        ("every night", "is not a cron expression: it has not five fields"),
+        ("0 25 * * *", "is not a cron expression: its hour is not 0 to 23"),
     ],
 )
 def test_a_cron_expression_must_fire_within_400_days_at_any_time(expression: str, fault: str | None) -> None:

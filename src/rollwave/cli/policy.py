@@ -36,6 +36,9 @@ def check(file: FileArgument) -> None:
     Each problem is shown with its line, and with a suggestion where there is one. Exits
     with 1 if there is any. Warnings do not change the exit code. For a policy with
     windows, the next five openings are shown, for devices without a time zone.
+
+    Whether devices have the labels that the policy names is checked by
+    `rollwave campaign create --dry-run`, which shows the size of each wave.
     """
     from rollwave.cli.policy_text import read_source
 

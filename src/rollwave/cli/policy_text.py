@@ -40,7 +40,7 @@ class Source:
                     complain(line)
             number = len(error.problems)
             message = f"{self.name} has {number} {'problem' if number == 1 else 'problems'}"
-            raise InvalidInput(message, hint="docs/reference/policy.md explains each key.") from error
+            raise InvalidInput(message, hint="`rollwave policy schema` describes each key.") from error
 
 
 def _in_its_line(name: str, problem: Problem, lines: list[str]) -> Iterator[str]:

@@ -81,9 +81,9 @@ def _outcome(result: scenario.Result) -> list[Text]:
         Text.assemble(
             ("✔ ", "green"),
             f"Under a policy, {partial.version} is on {partial.succeeded} devices; {result.quarantined} of revision B"
-            " were kept from it.",
+            f" stay on {good.version}.",
         ),
-        Text("  The devices' own counts are the same.", "bright_black"),
+        Text("  The simulated devices counted the same numbers.", "bright_black"),
     ]
 
 
@@ -100,7 +100,7 @@ def _next(servers: Servers, campaign_id: int) -> list[Text]:
         Text(),
         *(Text(f"  {command}", "cyan") for command in commands),
         Text(),
-        Text(f"Ctrl-C stops them. The data stays in {servers.data}"),
+        Text(f"Ctrl-C stops them. The data stays in {servers.data}: delete it when you like."),
     ]
 
 

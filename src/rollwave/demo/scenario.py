@@ -71,7 +71,7 @@ POLICY: Mapping[str, Any] = {
     "pace": {"per_minute": 2400},
     "guardrails": [
         {
-            "name": "revision",
+            "name": "each-revision",
             "scope": "segment",
             "per": ["revision"],
             "threshold": "10%",
@@ -95,8 +95,8 @@ _BAD_RELEASE = Release(
 _PARTIAL_RELEASE = Release(
     rules={"policy": POLICY},
     title=f"Firmware {BAD} again, under a policy",
-    text="A guardrail judges each hardware revision by itself, and puts the one that fails under quarantine. The other "
-    "revision gets the firmware.",
+    text="It is sent to a wave of 30 devices first. A guardrail judges each hardware revision by itself, and puts "
+    "revision B under quarantine when it fails. Revision A gets the firmware.",
 )
 
 
@@ -105,6 +105,9 @@ class Display(Protocol):
 
     def heading(self, title: str, text: str) -> None:
         """Show that a release begins."""
+
+    def note(self, text: str) -> None:
+        """Show what the demo does next."""
 
     def watch(self, look: Look, meter: Meter) -> None:
         """Show the current state of a campaign."""
@@ -212,19 +215,22 @@ async def _release(api: Api, firmware: Mapping[str, Any], display: Display, rele
         if look.snapshot.counters_final or time.monotonic() > deadline:
             return look.snapshot
         if "policy" in release.rules and look.snapshot.status is CampaignStatus.RUNNING:
-            await asyncio.to_thread(_end_if_only_quarantined, api, campaign_id)
+            left = await asyncio.to_thread(_left_under_quarantine, api, campaign_id)
+            if left:
+                display.note(f"The demo now ends the campaign: {left} devices of revision B stay on {GOOD}.")
+                why = f"hardware revision B waits for the release after {BAD}"
+                await asyncio.to_thread(api.post, f"/ota/campaigns/{campaign_id}/abort", {"reason": why})
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _end_if_only_quarantined(api: Api, campaign_id: int) -> None:
-    """Abort a campaign of which nothing is left but devices under quarantine: they get another release."""
+def _left_under_quarantine(api: Api, campaign_id: int) -> int:
+    """The number of devices under quarantine, once nothing else is left of the campaign. Until then 0."""
     breakdown = api.get(f"/ota/campaigns/{campaign_id}")["status_breakdown"]
     if breakdown["DOWNLOADING"] or breakdown["INSTALLING"]:
-        return
-    reasons = {each["reason"] for each in api.get(f"/ota/campaigns/{campaign_id}/waiting")["waiting"]}
-    if reasons == {"quarantine"}:
-        why = f"hardware revision B waits for the release after {BAD}"
-        api.post(f"/ota/campaigns/{campaign_id}/abort", {"reason": why})
+        return 0
+    found = api.get(f"/ota/campaigns/{campaign_id}/waiting")
+    reasons = {each["reason"] for each in found["waiting"]}
+    return int(found["pending"]) if reasons == {"quarantine"} else 0
 
 
 def _start(api: Api, firmware: Mapping[str, Any], rules: Mapping[str, Any]) -> int:

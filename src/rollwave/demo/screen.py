@@ -39,6 +39,9 @@ class Screen(Protocol):
     def heading(self, title: str, text: str) -> None:
         """Show that a release begins."""
 
+    def note(self, text: str) -> None:
+        """Show what the demo does next."""
+
     def watch(self, look: Look, meter: Meter) -> None:
         """Show the current state of a campaign."""
 
@@ -59,6 +62,9 @@ class Lines:
 
     def heading(self, title: str, text: str) -> None:
         self._say(f"\n{title}. {text}")
+
+    def note(self, text: str) -> None:
+        self._say(f"  {text}")
 
     def watch(self, look: Look, _meter: Meter) -> None:
         for event in look.to_show:
@@ -92,6 +98,10 @@ class Picture:
 
     def heading(self, title: str, text: str) -> None:
         self._head = [Text.assemble((f"{title}. ", "bold"), text), Text()]
+        self._draw()
+
+    def note(self, text: str) -> None:
+        self._events.append(Text(text, "bold"))
         self._draw()
 
     def watch(self, look: Look, meter: Meter) -> None:

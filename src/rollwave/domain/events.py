@@ -126,7 +126,7 @@ class WaveOpened(Event):
     wave: Annotated[int, Stored("number of that wave, the first is 0")]
     succeeded: Annotated[int, Stored("devices of the campaign that had succeeded")]
     failed: Annotated[int, Stored("devices of the campaign that had failed")]
-    name: Annotated[str | None, Stored("name of that wave; none without a policy document")] = None
+    name: Annotated[str | None, Stored("name of that wave")] = None
     passed: Annotated[str | None, Stored("name of the wave before it, which has passed")] = None
 
 

@@ -186,7 +186,7 @@ async def over_threshold(connection: Connection, campaign: Campaign) -> str:
     for each in await store.in_force(connection, campaign, list(rules)) if rules else ():
         if each.group.wave in {NO_WAVE, campaign.wave}:
             trip = guardrail.over(rules[each.group.guardrail], each.numbers)
-            found += [_of_group(trip, each.group).text] if trip is not None else []
+            found += [_of_group(trip, each.group, campaign).text] if trip is not None else []
     more = [f"and {len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else []
     return "; ".join([*found[:MAX_NAMED], *more])
 

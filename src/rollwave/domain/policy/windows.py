@@ -90,6 +90,17 @@ def zone_name(zone: tzinfo) -> str:
     return zone.key if isinstance(zone, ZoneInfo) else "UTC"
 
 
+_FIELDS = {
+    "Bad minute": "its minute is not 0 to 59",
+    "Bad hour": "its hour is not 0 to 23",
+    "Bad day-of-month": "its day of the month is not 1 to 31, or does not exist",
+    "Bad month": "its month is not 1 to 12",
+    "Bad day-of-week": "its day of the week is not 0 to 7",
+    "Wrong number of fields": "it has not five fields",
+}
+"""The messages of cronsim, in words that say what is allowed."""
+
+
 @lru_cache(maxsize=1024)
 def check_cron(expression: str) -> str | None:
     """What is wrong with a cron expression; None: nothing. It must fire within the horizon, whenever that begins."""
@@ -102,7 +113,8 @@ def check_cron(expression: str) -> str | None:
                 return f"{expression!r} does not fire within {HORIZON_DAYS} days of {at:%Y-%m-%d}"
             at = last
     except CronSimError as error:
-        return f"{expression!r} is not a cron expression: {error}"
+        said = _FIELDS.get(str(error), str(error))
+        return f"{expression!r} is not a cron expression: {said}"
     except StopIteration:
         return f"{expression!r} never fires"
     return None

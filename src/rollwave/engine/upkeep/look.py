@@ -11,7 +11,7 @@ from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.admission import admit
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
-from rollwave.domain.policy.rules import Policy
+from rollwave.domain.policy.rules import Policy, wave_name
 from rollwave.engine import stop
 from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
@@ -226,7 +226,8 @@ class Upkeep:
             return Look(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
             await campaigns.pass_gate(connection, campaign, wave)
-            opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed)
+            names = wave_name(wave + 1, locked.waves), wave_name(wave, locked.waves)
+            opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed, *names)
             await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
         return Look()

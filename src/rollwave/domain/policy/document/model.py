@@ -38,6 +38,7 @@ from rollwave.domain.retry import Reason
 __all__ = ["DEVICE_ZONE", "MAX_COUNT", "MAX_WINDOWS", "AtEnd", "Rule", "ScheduleRule", "Window", "WindowKind"]
 
 MAX_WAVES, MAX_GUARDRAILS, MAX_BUDGETS, MAX_LABELS, MAX_CODES = 100, 16, 4, 3, 64
+ORDER_PATTERN = r"^(hash|id|label:[A-Za-z_][A-Za-z0-9_.:-]*)$"
 
 
 class OnFail(StrEnum):
@@ -249,7 +250,7 @@ class PolicyDocument(Rule):
     version: Version = Field(1, description="Version of this format.")
     order: str | None = Field(
         None,
-        pattern=r"^(hash|id|label:[A-Za-z_][A-Za-z0-9_.:-]*)$",
+        pattern=ORDER_PATTERN,
         max_length=134,
         description="Queue in a wave and segment: `hash`, `id`, `label:<key>`. Default: with waves `hash`, else `id`.",
     )

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias, get_args
 from pydantic import BaseModel, ValidationError
 
 from rollwave.domain.policy.document import checks
+from rollwave.domain.policy.document.fields import CODE_PATTERN, KEY_PATTERN, NAME_PATTERN
 from rollwave.domain.policy.document.located import MAX_DEPTH, TOO_DEEP, Located, Path, Plain, Position, Unreadable
-from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.document.model import ORDER_PATTERN, PolicyDocument
 from rollwave.domain.policy.document.text import MAX_BYTES, Format, read, read_json, with_positions
 from rollwave.errors import InvalidInput
 
@@ -193,8 +194,18 @@ def _unknown_word(error: Any, context: Any) -> Said:
     return f"must be {expected}", f"did you mean {meant[0]}?" if meant else ""
 
 
+_FORMS: Mapping[str, str] = {
+    NAME_PATTERN: "a name: a letter or digit, then letters, digits, '.', '_' and '-'",
+    KEY_PATTERN: "the key of a label: a letter or '_', then letters, digits, '_', '.', ':' and '-'",
+    CODE_PATTERN: "a code: up to 64 capital letters, digits and '_'",
+    ORDER_PATTERN: "hash, id, or label:<key>",
+}
+"""What a text must be, by the pattern that it does not match."""
+
+
 def _wrong_form(error: Any, context: Any) -> Said:
-    return f"{str(error['input'])[:80]!r} is not of the form {context['pattern']}", ""
+    wanted = _FORMS.get(context["pattern"], f"of the form {context['pattern']}")
+    return f"{str(error['input'])[:80]!r} is not {wanted}", ""
 
 
 def _too_long(_error: Any, context: Any) -> Said:

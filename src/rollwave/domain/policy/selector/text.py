@@ -153,6 +153,9 @@ def parse(text: str) -> Selector:
     return found
 
 
+_WORDS = frozenset({"and", "or", "not", "in", "like", "has"})
+
+
 def _unexpected(error: UnexpectedInput, text: str) -> UnreadableSelector:
     wanted: Any = ()
     shown, at = "the end", _end_of(text)
@@ -168,6 +171,8 @@ def _unexpected(error: UnexpectedInput, text: str) -> UnreadableSelector:
             return UnreadableSelector("the text that begins here has no closing quote", at)
     expected = sorted({_NAMES.get(each, each.lower()) for each in wanted})
     hint = "Patterns need quotes and like: name like 'abc*'." if shown == "'*'" else ""
+    if (word := shown.strip("'").lower()) in _WORDS and shown != f"'{word}'":
+        hint = f"Write it in lower case: {word}."
     return UnreadableSelector(f"{shown} is not expected here; expected: {', '.join(expected)}", at, hint=hint)
 
 
