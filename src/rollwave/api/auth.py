@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -59,3 +61,6 @@ Viewer = Annotated[Grant, Depends(_viewer)]
 """Parameter of a route that reads."""
 Operator = Annotated[Grant, Depends(_operator)]
 """Parameter of a route that changes something."""
+
+NEEDED: Mapping[object, Role] = MappingProxyType({_viewer: Role.VIEWER, _operator: Role.OPERATOR})
+"""The role that a route needs, by the function that gives it its grant."""

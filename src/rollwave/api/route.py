@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from rollwave.api.auth import authenticate
+from rollwave.api.auth import NEEDED, authenticate
 from rollwave.errors import InvalidInput
 from rollwave.store.connecting import unavailable
 from rollwave.store.outage import is_outage
@@ -29,7 +29,17 @@ _DRAIN_SECONDS = 5.0
 
 
 class CustomerRoute(APIRoute):
-    """Authenticates a request, limits its body, and answers 503 instead of 500 if the database is unavailable."""
+    """Authenticates a request, limits its body, and answers 503 instead of 500 if the database is unavailable.
+
+    The description of the route says which role it needs.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for each in self.dependant.dependencies:
+            said = f"Requires the role {NEEDED[each.call]}, or a higher one." if each.call in NEEDED else ""
+            if said not in self.description:  # a router that includes this route makes it again
+                self.description = f"{self.description}\n\n{said}"
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -72,6 +72,8 @@ def retry(
     """Give failed devices one more attempt each, also above the maximum number of attempts.
 
     The campaign must be running or paused. A paused campaign sends the attempts when it is started.
+    The devices are in progress from then on, and shown as DOWNLOADING, also while a pause, a window or a quarantine
+    keeps the attempt back.
 
     For example:
 
