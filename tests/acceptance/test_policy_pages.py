@@ -90,6 +90,10 @@ async def test_a_bad_hardware_revision(north: Installation, tmp_path: Path) -> N
     async with fleet(north, *(f"pump-b-{number}" for number in range(1, 4)), *bad, faults=bad):
         await reader.runs(start)
         await reader.sees(look, "revision, hardware_revision=C: under quarantine")
+        await reader.sees(look, "segment 2 (hardware_revision=C) is under quarantine: guardrail revision: ")
+        explained = await reader.runs("rollwave campaign devices 1 --status PENDING | tail -1")
+        [held] = re.findall(r"^pump-c-\d", explained)
+        await reader.sees(f"rollwave campaign explain 1 {held}", "segment 2 (hardware_revision=C) is under quarantine")
         await reader.sees("rollwave campaign show 1", "3 SUCCESS")
         shown = await reader.runs(failures)
         assert shown.count("E_BOOT") >= 5

@@ -13,7 +13,7 @@ import typer
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.output import Column, Format, Limit, Output, moment, print_json, print_page, say
 from rollwave.domain.ids import in_path
-from rollwave.errors import InvalidInput
+from rollwave.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from rollwave.client.api import Api
@@ -70,7 +70,10 @@ def _in_words(state: Mapping[str, Any]) -> str:
 
 def brakes_in_force(api: Api) -> list[str]:
     """The halt and the freezes of the tenant that are in force, one sentence each."""
-    halt = api.get("/ota/halt")
+    try:
+        halt = api.get("/ota/halt")
+    except NotFound:  # the server is of an earlier version
+        return []
     found = [_in_words(halt)] if halt["halted"] else []
     for each in api.pages("/ota/freezes", "freezes"):
         if each["in_force"]:

@@ -12,7 +12,7 @@ from rollwave.domain.policy.admission import Admission, admit, explain, may_go_a
 from rollwave.domain.policy.budgets import Choice, caps_of
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
-from rollwave.domain.policy.placing import EVERYTHING
+from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.queue import room_of
 from rollwave.domain.policy.waiting import Waiting, count_waiting
 from rollwave.engine import budgets
@@ -188,8 +188,7 @@ def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
     if document is not None:
         if device.segment is None:
             return None
-        number = device.segment.wave
-        return document.waves[number].name if number < len(document.waves) else EVERYTHING.name
+        return name_of_wave(document, device.segment.wave)
     if not campaign.waves:
         return None
     if not device.fresh:  # the position of a device that was sent to is not stored

@@ -16,7 +16,7 @@ from rollwave.domain.policy import guardrail, trials
 from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope, TripAction
 from rollwave.domain.policy.ended_devices import EndedDevices, by_place
 from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
-from rollwave.domain.policy.placing import EVERYTHING
+from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.trials import prefixes
 from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
@@ -170,7 +170,7 @@ async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool
             continue
         found = guardrail.judge(rule, each.numbers, at_gate=at_gate)
         if found is not None:
-            gate = _wave_name(campaign, campaign.wave) if at_gate else None
+            gate = name_of_wave(campaign.document, campaign.wave) if at_gate else None
             tripped.append(Tripped(each.number, replace(_of_group(found, each.group, campaign), gate=gate)))
     return tripped
 
@@ -296,9 +296,4 @@ def _of_group(trip: Trip, group: Group, campaign: Campaign) -> Trip:
     labels = None if group.labels == NO_LABELS else json.loads(group.labels)
     if group.wave == NO_WAVE:
         return replace(trip, labels=labels)
-    return replace(trip, wave=group.wave, wave_name=_wave_name(campaign, group.wave), labels=labels)
-
-
-def _wave_name(campaign: Campaign, number: int) -> str:
-    rules = campaign.document.waves if campaign.document else ()
-    return rules[number].name if number < len(rules) else EVERYTHING.name
+    return replace(trip, wave=group.wave, wave_name=name_of_wave(campaign.document, group.wave), labels=labels)
