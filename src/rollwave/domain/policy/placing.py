@@ -22,15 +22,13 @@ A budget with a larger one rarely holds a device, and all but its first devices 
 """
 
 EVERYTHING = WaveRule(name="all")
+"""The wave of a document without waves."""
 
 
 def name_of_wave(document: PolicyDocument | None, number: int) -> str:
     """The name of a wave of a document. A document without waves has one with all devices."""
     waves = document.waves if document else ()
     return waves[number].name if number < len(waves) else EVERYTHING.name
-
-
-"""The wave of a document without waves."""
 
 
 class Order(StrEnum):
