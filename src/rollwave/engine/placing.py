@@ -85,7 +85,7 @@ async def move_sent(connection: Connection, ref: CampaignRef, began: str, *, aft
         if segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, too_many(segments))
             return SentMoved(None, too_many=True, stopped=stopped)
-        await guardrail_changes.carry_quarantine(connection, campaign, changes)
+        await guardrail_changes.keep_quarantine(connection, campaign, changes)
     return SentMoved(locked.up_to if locked.scanned == limit else None)
 
 
@@ -173,8 +173,7 @@ async def _place_unplaced(
     batch = await placing.place_inserted(connection, source, of, room, in_flight=in_flight, limit=limit)
     await placing.note_inserted(connection, campaign, batch)
     await waves.grow(connection, campaign)
-    await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)
-    await guardrail_changes.quarantine_new_segments(connection, campaign)
+    await guardrail_changes.keep_quarantine(connection, campaign, batch.changes)
     return batch
 
 

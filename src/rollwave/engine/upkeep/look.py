@@ -123,11 +123,7 @@ class Upkeep:
     ) -> Look:
         campaign, policy = locked.row, locked.policy
         if locked.unreadable is not None:
-            return Look(
-                await stop.pause_unreadable(
-                    connection, campaign.tenant_id, stop.counters_of(campaign), locked.unreadable
-                )
-            )
+            return Look(await stop.hold(connection, campaign.tenant_id, stop.counters_of(campaign), locked.unreadable))
         if await schedule.end_if_over(connection, locked):
             return Look(schedule_ended=True)
         noted = await deadlines.note_activity(connection, locked, self._settings)

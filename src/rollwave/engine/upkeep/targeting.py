@@ -185,7 +185,7 @@ class Targeter:
         batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
         last = batch.devices < self._batch
         if placing.moves(campaign):
-            await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)
+            await guardrail_changes.keep_quarantine(connection, campaign, batch.changes)
         if batch.segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
             return _Step(SOON_SECONDS, stopped=stopped)
@@ -197,7 +197,6 @@ class Targeter:
             return await self._advance(connection, campaign, targeted, last=last)
         await places.advance(connection, campaign, batch, last=last)
         if last:
-            await guardrail_changes.quarantine_new_segments(connection, campaign)
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 
