@@ -52,7 +52,9 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def create(host: Connection, pool: Pool, document: Mapping[str, Any], *, first_batch: int = BATCH) -> CampaignId:
+async def create(
+    host: Connection, pool: Pool, document: Mapping[str, Any], *, first_batch: int = BATCH, then_place: bool = True
+) -> CampaignId:
     """Create a campaign under a document over all devices, and place them in batches."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url)"
@@ -61,7 +63,8 @@ async def create(host: Connection, pool: Pool, document: Mapping[str, Any], *, f
     )
     new, policy = NewCampaign("spring", firmware, "all"), validate(Located(dict(document)))
     campaign = await create_campaign(pool, TENANT, new, actor="test", policy=policy, first_batch=first_batch)
-    await place(pool, campaign)
+    if then_place:
+        await place(pool, campaign)
     return campaign
 
 
