@@ -25,7 +25,7 @@ EXAMPLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "select": ("select: 'ring == canary and version < 2.0'", "canaries that run an older version"),
         "max_in_flight": (
             "max_in_flight: 10",
-            "at most 10, also if `pace.max_in_flight` is higher",
+            "at most 10; once the gate is open, what `min_finished` left over goes without this limit",
         ),
         "gate": ("gate: {soak: 1d}", "the next wave opens a day after this one is finished"),
     },

@@ -12,6 +12,7 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints, operations
 from rollwave.engine.dispatch.cancel import DEVICES_PER_BATCH, SECONDS_PER_BATCH, Cancels
+from rollwave.engine.dispatch.permission import ASK_AGAIN_SECONDS
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.stop import skip_rest
@@ -21,6 +22,7 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import NOTHING_TO_DO
 from rollwave.settings import Settings
+from rollwave.store import brakes
 from rollwave.store.database import Pool
 from tests.api import calling
 from tests.engine import (
@@ -236,3 +238,19 @@ async def test_a_killed_worker_is_followed_by_another(
         await eventually(lambda: len({each.topic for each in messages}) == devices)
     assert {each.payload for each in messages} == {body(campaign)}
     assert len(messages) <= devices + DEVICES_PER_BATCH
+
+
+async def test_a_halt_does_not_stop_cancel_commands_that_the_broker_acknowledges_slowly(
+    pool: Pool, host: Connection, mosquitto: Mosquitto
+) -> None:
+    campaign = await in_progress(host, 3)
+    await brakes.halt(pool, TENANT, actor="key-1", reason="bricked devices")
+    await cancel(pool, campaign)
+    async with proxy(mosquitto.url) as link, collected(mosquitto) as messages:
+        async with CommandSession(Broker.from_url(link.url)) as session:
+            await session.session()
+            link.delay = ASK_AGAIN_SECONDS
+            await Cancels(pool, session, Settings()).tell(campaign_ref(campaign))
+        assert await told(host, campaign) == 3
+        await eventually(lambda: len(messages) >= 3)
+    assert len(messages) == len({each.topic for each in messages}) == 3, "each once"

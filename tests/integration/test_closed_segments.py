@@ -259,8 +259,7 @@ async def test_devices_set_back_by_hand_are_not_sent_to_again_under_quarantine_o
     async with long_subscribed_listener(pool, host):
         batch = await make_claims(pool, Settings()).claim(campaign_ref(campaign))
         async with tenant_transaction(pool, TENANT) as connection:
-            closed = await permission.closed_to(
-                connection, Settings(), TenantId(TENANT), CampaignId(campaign), {0, 1, 2}
-            )
+            asked = connection, Settings(), TenantId(TENANT), CampaignId(campaign), {0, 1, 2}
+            closed = await permission.closed_to(*asked, revision=1)
     assert [each.device_id for each in batch.commands] == ["dev-1"]
     assert closed == {0, 2}

@@ -13,7 +13,7 @@ from rollwave.store.database import Pool
 from rollwave.store.labels import LabelsUnavailable
 from tests.engine import TENANT, Connection
 from tests.integration.test_edited_segments import edit, host_is_placed
-from tests.integration.test_placing import create, host, place
+from tests.integration.test_placing import create, create_first_batch, host, place
 
 __all__ = ["host"]
 
@@ -61,7 +61,7 @@ async def test_a_faulty_view_holds_targeting_until_it_is_mended(
     host: Connection, pool: Pool, fault: str, reason: str, mend: str
 ) -> None:
     await host.execute(VIEW)
-    campaign = await create(host, pool, DOCUMENT, then_place=False)
+    campaign = await create_first_batch(host, pool, DOCUMENT)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     await host.execute(fault)
     with pytest.raises(LabelsUnavailable, match=re.escape(reason)):

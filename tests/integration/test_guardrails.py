@@ -217,11 +217,12 @@ async def test_a_released_segment_begins_a_new_test(pool: Pool, host: Connection
         released = await operations.release_segment(pool, Settings(), TENANT, sent.id, 2, actor="key", reason="fixed")
         assert released == "RUNNING"
     assert await sent.events("segment_released") == [{"segment": 2, "reason": "fixed"}]
-    assert (await sent.quarantined(), await sent.buckets()) == ([], [])
-    await sent.report(old[20:], "FAILED")
-    assert await sent.quarantined() == [], "devices that were sent to before are of the test before"
-    await sent.report((await sent.send(30, segment=2))[:12], "FAILED")
-    assert await sent.quarantined() == [2]
+    assert (await sent.quarantined(), await sent.buckets()) == ([], [(21, 25, 0, 0), (46, 15, 0, 0)])
+    await sent.report((await sent.send(15, segment=2))[:5], "SUCCESS")
+    assert await sent.buckets() == [(21, 25, 0, 0), (46, 25, 5, 0), (71, 5, 0, 0)]
+    await sent.report(old[20:32], "FAILED")
+    assert await sent.quarantined() == [2], "devices that were in flight at the release are of the new test"
+    assert (await sent.events("guardrail_tripped"))[-1]["devices"] == old[20:32]
     await operations.abort_campaign(pool, TENANT, sent.id, actor="key")
     with pytest.raises(Conflict, match="it is ABORTED"):
         await operations.release_segment(pool, Settings(), TENANT, sent.id, 2, actor="key")
@@ -233,10 +234,23 @@ async def test_start_after_a_guardrails_pause_begins_a_new_test(pool: Pool, host
     await sent.report(devices[:2], "FAILED")
     assert await sent.status() == "PAUSED"
     await operations.start_campaign(pool, TENANT, sent.id, actor="key")
-    await sent.report(devices[2:], "FAILED")
     assert await sent.status() == "RUNNING"
-    await sent.report((await sent.send(1)), "FAILED")
-    assert await sent.status() == "PAUSED"
+    await sent.report(devices[2:], "FAILED")
+    assert await sent.status() == "PAUSED", "devices that were in flight at the start are of the new test"
+    assert await sent.tests() == [("failures", -1, "{}", 8, 8)]
+    assert (await sent.events("guardrail_tripped"))[-1]["devices"] == devices[2:]
+
+
+async def test_a_device_that_failed_before_a_test_began_is_not_of_it(pool: Pool, host: Connection) -> None:
+    sent = await Sent.start(pool, host, {"name": "failures", "threshold": "10%", "action": "pause"})
+    devices = await sent.send(4)
+    await sent.report(devices[:2], "FAILED")
+    await operations.start_campaign(pool, TENANT, sent.id, actor="key")
+    await retry_failed(pool, TENANT, sent.id, actor="key")
+    await host.execute("UPDATE ota_device_status SET attempt = 2, sent_attempt = 2 WHERE failed_before IS NOT NULL")
+    await sent.report([*devices[:1], *devices[2:3]], "SUCCESS")
+    await sent.report(devices[1:2], "FAILED", code="E_OTHER")
+    assert await sent.tests() == [("failures", -1, "{}", 1, 0)]
 
 
 async def test_a_guardrail_that_pauses_a_paused_campaign_leaves_its_reason(pool: Pool, host: Connection) -> None:
@@ -305,10 +319,23 @@ async def test_an_edit_begins_the_tests_of_changed_guardrails_anew(pool: Pool, h
     edit = Edit(json.dumps(document).encode(), Format.JSON)
     await edit_policy(pool, Settings(), TENANT, sent.id, edit, actor="key")
     assert [each[:2] + each[3:] for each in await sent.tests()] == [("kept", -1, 2, 0), ("changed", -1, 0, 0)]
-    await sent.report(old[2:20], "FAILED")
-    assert await sent.quarantined() == []
-    await sent.report((await sent.send(30))[:12], "FAILED")
+    await sent.report(old[20:22], "SUCCESS")
+    assert await sent.buckets() == [(3, 25, 2, 0), (28, 3, 0, 0)], "it covers the devices in flight at the edit"
+    await sent.report(old[2:14], "FAILED")
     assert await sent.quarantined() == [1]
+
+
+async def test_a_new_guardrail_of_an_edit_covers_the_devices_in_flight(pool: Pool, host: Connection) -> None:
+    sent = await Sent.start(pool, host, {"name": "kept", "threshold": "90%", "min_finished": 50})
+    old = await sent.send(40)
+    await sent.report(old[:3], "FAILED")
+    document = {"guardrails": [SEQUENTIAL, {"name": "by-wave", "scope": "wave", "threshold": "50%"}]}
+    edit = Edit(json.dumps(document).encode(), Format.JSON)
+    await edit_policy(pool, Settings(), TENANT, sent.id, edit, actor="key")
+    assert await sent.buckets() == [(4, 25, 0, 0), (29, 12, 0, 0)]
+    await sent.report(old[3:15], "FAILED")
+    assert await sent.status() == "ABORTED"
+    assert (await sent.tests())[-1] == ("by-wave", 0, "{}", 12, 12)
 
 
 async def test_devices_under_quarantine_stay_there_in_the_new_segments_of_an_edit(pool: Pool, host: Connection) -> None:

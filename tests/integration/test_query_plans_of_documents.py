@@ -61,9 +61,9 @@ async def insert(pool: Pool, tenant: str) -> CampaignId:
         tenant,
     )
     campaign: CampaignId = await pool.fetchval(
-        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, status, policy_revision, pending,"
-        " downloading, installing, succeeded, failed, skipped)"
-        " VALUES ($1, 'one', $2, 'RUNNING', 1, $3, 0, 0, 0, 0, 0) RETURNING id",
+        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, status, policy_revision, placed_revision,"
+        " pending, downloading, installing, succeeded, failed, skipped)"
+        " VALUES ($1, 'one', $2, 'RUNNING', 1, 1, $3, 0, 0, 0, 0, 0) RETURNING id",
         *(tenant, firmware, DEVICES),
     )
     key = tenant, campaign

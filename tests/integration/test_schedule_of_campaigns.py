@@ -17,7 +17,18 @@ from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, assert_problem, calling, prepare_campaign_body
-from tests.engine import Connection, breakdown, campaign_row, connect, device_row, mark_sent, subscribed_listener
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_ref,
+    campaign_row,
+    connect,
+    device_row,
+    make_claims,
+    mark_sent,
+    subscribed_listener,
+)
+from tests.in_process import long_subscribed_listener
 
 OTA = "/ota"
 NOW = datetime.now(UTC)
@@ -177,3 +188,17 @@ async def test_the_end_of_a_schedule_ends_a_campaign_whose_devices_are_placed_an
     ref = CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING)
     assert (await Upkeep(pool, Settings()).look_after(ref)).schedule_ended
     assert (await campaign_row(host, number))[0] == "ABORTED"
+
+
+async def test_a_campaign_that_is_started_after_the_end_of_its_schedule_sends_nothing(
+    pool: Pool, host: Connection, north: httpx2.AsyncClient
+) -> None:
+    url = await campaign_under(north, pool, end=soon(minutes=-1))
+    number = int(url.rpartition("/")[2])
+    assert (await campaign_row(host, number))[0] == "CREATED", "its author may still edit the policy"
+    assert (await north.post(f"{url}/start")).status_code == 200
+    async with long_subscribed_listener(pool, host):
+        assert not (await make_claims(pool, Settings()).claim(campaign_ref(number))).commands
+    await look(pool, number)
+    assert (await campaign_row(host, number))[0] == "ABORTED"
+    assert (await breakdown(host, number)).keys() == {"SKIPPED"}

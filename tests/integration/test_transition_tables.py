@@ -244,7 +244,7 @@ async def test_each_action_changes_a_campaigns_status_by_the_table(
             status,
             int(action is A.TRIP),
             int(action is A.FINISH),
-            -1.0 if action is A.PAUSE_UNREADABLE else 0.5,
+            -1.0 if action is A.HOLD else 0.5,
         )
         refused = await act(pool, number, action)
         to = campaign_table.after(status, action)

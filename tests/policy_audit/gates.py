@@ -1,10 +1,15 @@
-"""The gates between waves: one was opened only if the wave had all that its gate asks for, or by a person."""
+"""The gates between waves: one was opened only if the wave had all that its gate asks for, or by a person.
+
+Between two snapshots an edit may replace the document and move devices that were never sent to. A wave that was passed
+then must have been passed rightly by one of the documents, with the devices of one of the snapshots.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from tests.policy_audit.guardrails_at_gates import over
 from tests.policy_audit.snapshot import Campaign, Json, Row, number_of, seconds, share, wave_of
 
 SLACK_SECONDS = 0.5
@@ -22,8 +27,8 @@ class Gates:
         """Check the waves that were passed since another snapshot."""
         if before is None:
             return
-        if before.revision == campaign.revision and not before.being_placed and not campaign.being_placed:
-            for number in range(before.row["wave"], campaign.row["wave"]):
+        for number in range(before.row["wave"], campaign.row["wave"]):
+            if campaign.waves[number]["promoted_by"] is None:
                 yield from self._passed(campaign, before, number)
         failed = {each["device_id"] for each in before.devices if each["status"] == "FAILED"}
         for each in campaign.placed:
@@ -31,11 +36,31 @@ class Gates:
                 self._last_failure[wave_of(each)] = before.began
 
     def _passed(self, campaign: Campaign, before: Campaign, number: int) -> Iterator[str]:
-        rules, wave = campaign.document.get("waves") or [], campaign.waves[number]
-        if wave["promoted_by"] is not None or number >= len(rules):
+        same = before.revision == campaign.revision
+        if same and before.being_placed and campaign.being_placed:
+            yield f"wave {number} was passed while devices were being placed"
+        started = "running" in {each["event"] for each in campaign.events_since(before)}
+        if before.row["status"] == "PAUSED" and not started:
+            yield f"wave {number} was passed while the campaign was paused"
+        yield from over(campaign, before, number)
+        now = {each["device_id"]: each for each in campaign.devices}
+        wrong: list[str] = []
+        for placed in (before.placed, campaign.placed):
+            devices = [now.get(each["device_id"], each) for each in placed if wave_of(each) == number]
+            for document in campaign.documents_since(before):
+                wrong = list(self._asked_for(document, devices, campaign, before, number))
+                if not wrong:
+                    return
+        yield from wrong
+
+    def _asked_for(
+        self, document: Json, devices: Sequence[Row], campaign: Campaign, before: Campaign, number: int
+    ) -> Iterator[str]:
+        """What the gate of a wave with these devices asks for by a document, and did not have."""
+        rules = document.get("waves") or []
+        if number >= len(rules):
             return
         gate: Json = rules[number].get("gate") or {}
-        devices = [each for each in campaign.placed if wave_of(each) == number]
         ended = sum(_has_ended(each) for each in devices)
         finished = all(_has_ended(each) or _quarantined(each, campaign, before) for each in devices)
         needed = number_of(gate.get("min_finished", "100%"), len(devices))
@@ -46,7 +71,7 @@ class Gates:
         if "success_rate" in gate:
             yield from _success_rate(gate, devices, before, number)
         if "soak" in gate:
-            yield from self._soaked(seconds(gate["soak"]), wave, number)
+            yield from self._soaked(seconds(gate["soak"]), campaign.waves[number], number)
 
     def _soaked(self, soak: float, wave: Row, number: int) -> Iterator[str]:
         if wave["soak_from"] is None or wave["passed_at"] - wave["soak_from"] < timedelta(seconds=soak):
@@ -56,7 +81,7 @@ class Gates:
             yield f"wave {number} was passed at {wave['passed_at']}, a device failed after {max(failures)}"
 
 
-def _success_rate(gate: Json, devices: list[Row], before: Campaign, number: int) -> Iterator[str]:
+def _success_rate(gate: Json, devices: Sequence[Row], before: Campaign, number: int) -> Iterator[str]:
     """More may have succeeded since, and those that had failed before are known."""
     had_failed = {each["device_id"] for each in before.devices if each["status"] == "FAILED"}
     succeeded = sum(each["status"] == "SUCCESS" for each in devices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from math import exp, log
 
 from tests.policy_audit.labels import group_of
@@ -80,12 +81,11 @@ def _is_first_row(rule: Json, test: Row) -> bool:
 
 
 def _test(campaign: Campaign, rule: Json, test: Row) -> Iterator[str]:
-    devices = [each for each in campaign.devices if _covers(campaign, rule, test, each)]
-    finished = sum(_finished(each) for each in devices)
-    failed = sum(_fails(rule, each) for each in devices)
+    surely = [each for each in campaign.devices if _covers(campaign, rule, test, each) is True]
+    maybe = [each for each in campaign.devices if _covers(campaign, rule, test, each) is None]
     name = f"test {test['number']} of guardrail {rule['name']}"
-    if (test["finished"], test["failed"]) != (finished, failed):
-        yield f"{name} counts {test['finished']} finished, {test['failed']} failed; its rows are {finished}, {failed}"
+    yield from _numbers(rule, test, (surely, maybe), name)
+    finished, failed = test["finished"], test["failed"]
     tripped = test["tripped_at"] is not None
     if rule.get("method", "ratio") == "ratio":
         over = failed > share(rule.get("threshold", "10%")) * finished
@@ -95,19 +95,55 @@ def _test(campaign: Campaign, rule: Json, test: Row) -> Iterator[str]:
     buckets = sorted(
         (each for each in campaign.buckets if each["test"] == test["number"]), key=lambda each: each["first"]
     )
-    yield from _buckets(rule, devices, buckets, name)
-    if test["dispatched"] != len(devices):
-        yield f"{name} counts {test['dispatched']} devices sent to, its rows are {len(devices)}"
+    yield from _buckets(rule, (surely, maybe), buckets, name)
+    if not len(surely) <= test["dispatched"] <= len(surely) + len(maybe):
+        yield f"{name} counts {test['dispatched']} devices sent to, its rows are {len(surely)} to {len(surely + maybe)}"
     sent, failures = 0, 0
     for each in buckets:
         sent, failures = sent + each["dispatched"], failures + each["failed"]
-        over = _evidence(failures, sent, float(share(rule["threshold"]))) >= test["of_groups"] / rule.get("alpha", 0.01)
+        over = evidence(failures, sent, float(share(rule["threshold"]))) >= test["of_groups"] / rule.get("alpha", 0.01)
         if over and finished >= rule.get("min_finished", 5) and not tripped:
             yield f"{name} has not tripped with {failures} of the first {sent} failed"
 
 
-def _covers(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool:
-    return (device["dispatch_number"] or 0) > test["began_after"] and _is_of(campaign, rule, test, device)
+Covered = tuple[Sequence[Row], Sequence[Row]]
+"""The devices that a test covers, and those that it may cover."""
+
+
+def _numbers(rule: Json, test: Row, covered: Covered, name: str) -> Iterator[str]:
+    """The devices that have finished, and that failed, are those that the test covers."""
+    least, most = (sum(map(_finished, each)) for each in covered)
+    failed, also = (sum(_fails(rule, device) for device in each) for each in covered)
+    if least <= test["finished"] <= least + most and failed <= test["failed"] <= failed + also:
+        return
+    rows = f"{least}, {failed}" + (f", and up to {most}, {also} more" if most or also else "")
+    yield f"{name} counts {test['finished']} finished, {test['failed']} failed; its rows are {rows}"
+
+
+SLACK = timedelta(seconds=5)
+"""How long before a test began a device may have reported that it has ended, and be counted after it began."""
+
+
+def _covers(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool | None:
+    """Whether a test is about a device. None: it may be: the device was sent to before the test began."""
+    number = device["dispatch_number"]
+    if number is None or not _is_of(campaign, rule, test, device):
+        return False
+    if number > test["began_after"]:
+        return True
+    if device["failed_before"] or rule.get("scope") == "segment":  # an edit may have moved it to another segment since
+        return None
+    ended = device["completed_at"] if _finished(device) else None
+    if ended is None or ended > test["began_at"] + SLACK:
+        return True
+    return None if ended > min(_began(campaign, test), test["began_at"]) - SLACK else False
+
+
+def _began(campaign: Campaign, test: Row) -> datetime:
+    """When the guardrail of a test began. The test of a wave may be stored later."""
+    of = (each for each in campaign.tests if each["guardrail"] == test["guardrail"])
+    began: datetime = min(each["began_at"] for each in of if each["began_after"] == test["began_after"])
+    return began
 
 
 def _is_of(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool:
@@ -130,16 +166,17 @@ def _fails(rule: Json, device: Row) -> bool:
     return any(reason in rule.get("count", _ALL) and (codes is None or code in codes) for reason, code in failures)
 
 
-def _buckets(rule: Json, devices: Sequence[Row], buckets: Sequence[Row], name: str) -> Iterator[str]:
+def _buckets(rule: Json, covered: Covered, buckets: Sequence[Row], name: str) -> Iterator[str]:
     ends = [*(each["first"] for each in buckets[1:]), 2**31]
     for each, end in zip(buckets, ends, strict=False):
-        inside = [d for d in devices if each["first"] <= d["dispatch_number"] < end]
-        rows = len(inside), sum(map(_finished, inside)), sum(_fails(rule, d) for d in inside)
-        if (each["dispatched"], each["finished"], each["failed"]) != rows:
-            yield f"bucket {each['first']} of {name} is {dict(each)}, its rows are {rows}"
+        inside = [[d for d in of if each["first"] <= d["dispatch_number"] < end] for of in covered]
+        surely, maybe = ((len(of), sum(map(_finished, of)), sum(_fails(rule, d) for d in of)) for of in inside)
+        numbers = each["dispatched"], each["finished"], each["failed"]
+        if not all(low <= n <= low + more for low, n, more in zip(surely, numbers, maybe, strict=True)):
+            yield f"bucket {each['first']} of {name} is {dict(each)}, its rows are {surely}, and up to {maybe} more"
 
 
-def _evidence(failed: int, sent: int, threshold: float) -> float:
+def evidence(failed: int, sent: int, threshold: float) -> float:
     """The evidence that more than ``threshold`` of the devices fail: a mean of likelihood ratios."""
     logs = [failed * log(rate) - sent * log(1 + threshold * (rate - 1)) for rate in _RATES]
     return sum(exp(min(each, 700)) for each in logs) / len(_RATES)

@@ -19,7 +19,7 @@ def test_repeating_an_action_changes_nothing() -> None:
 
 
 def test_a_campaign_that_was_never_started_cannot_pause_complete_or_trip() -> None:
-    for action in (A.PAUSE, A.FINISH, A.TRIP, A.PAUSE_UNREADABLE):
+    for action in (A.PAUSE, A.FINISH, A.TRIP, A.HOLD):
         assert after(S.CREATED, action) is None
 
 
@@ -30,7 +30,7 @@ def test_every_action_has_a_verb_for_error_messages() -> None:
         A.PAUSE: "pause",
         A.ABORT: "abort",
         A.TRIP: "abort",
-        A.PAUSE_UNREADABLE: "pause",
+        A.HOLD: "pause",
         A.FINISH: "complete",
     }
 

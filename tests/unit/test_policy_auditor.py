@@ -55,6 +55,7 @@ def campaign(
     failed = sum(each["status"] == "FAILED" for each in devices)
     test = {
         "number": 1, "guardrail": "failures", "wave": -1, "labels": "{}", "began_after": 0, "of_groups": 1,
+        "generation": 1, "dispatched": 0,
         "finished": failed + sum(each["status"] == "SUCCESS" for each in devices), "failed": failed, "tripped_at": None,
     }  # fmt: skip
     gate = {"promoted_by": None, "soak_from": None, "passed_at": NOW}
@@ -151,6 +152,67 @@ def test_a_wave_that_was_opened_too_early_is_found() -> None:
     soak = {"min_finished": 1, "soak": "10s"}
     assert "its soak of 10.0 s began at None" in passed(soak, *CANARY)
     assert passed(soak, *CANARY, soak_from=NOW - timedelta(seconds=10)) == ""
+
+
+def passed_under(guardrail: Mapping[str, Any], failed: int, *, tripped: bool = False, edited: bool = False) -> str:
+    """What is wrong when the first wave, of two devices that have finished, was passed under a guardrail."""
+    document = {"waves": [{"name": "canary", "size": 2}, {"name": "rest"}], "guardrails": [guardrail]}
+    devices = [device(n, 0, "FAILED" if n <= failed else "SUCCESS", n, **FAILED) for n in (1, 2)]
+    numbers = {"dispatched": 2, "finished": 2, "failed": failed, "tripped_at": NOW if tripped else None}
+    before = campaign(*devices, *REST, document=document)
+    before = replace(
+        before,
+        tests=[{**before.tests[0], **numbers}],
+        buckets=[{"test": 1, "first": 1, "dispatched": 2, "finished": 2, "failed": failed}],
+    )
+    after = replace(before, row={**before.row, "wave": 1, "policy_revision": 1 + edited})
+    changed = {**document, "guardrails": [{**guardrail, "threshold": "99%"}]}
+    return wrong(*(replace(each, documents={1: document, 2: changed}) for each in (before, after)))
+
+
+def test_a_wave_that_was_passed_over_the_threshold_of_a_guardrail_is_found() -> None:
+    over = "though guardrail failures was over its threshold: "
+    ratio = {"name": "failures", "threshold": "50%", "min_finished": 20}
+    assert over + "2 of at most 2" in passed_under(ratio, failed=2)
+    assert passed_under(ratio, failed=1) == ""
+    assert over not in passed_under(ratio, failed=2, tripped=True)
+    assert over not in passed_under(ratio, failed=2, edited=True), "its test has begun anew"
+    assert over not in passed_under({**ratio, "scope": "wave"}, failed=2), "it is the test of another wave"
+    sequential = {"name": "failures", "threshold": "5%", "method": "sequential", "alpha": 0.05}
+    assert over + "2 of at most 2" in passed_under(sequential, failed=2)
+    assert passed_under(sequential, failed=1) == ""
+
+
+def test_a_wave_that_was_passed_around_an_edit_had_to_have_what_one_of_the_documents_asks_for() -> None:
+    old, new = (
+        {"waves": [{"name": "canary", "size": 2, "gate": {"min_finished": n}}, {"name": "rest"}]} for n in (1, 2)
+    )
+    before = replace(campaign(*CANARY, *REST), tests=[])
+
+    def passed_with(*documents: Mapping[str, Any]) -> str:
+        known = {number: {**each, "guardrails": []} for number, each in enumerate(documents, start=1)}
+        after = replace(before, row={**before.row, "wave": 1, "policy_revision": 2})
+        return wrong(*(replace(each, documents=known) for each in (before, after)))
+
+    assert passed_with(old, new) == passed_with(new, old) == ""
+    assert "when at most 1 of 2 devices had finished" in passed_with(new, new)
+
+
+def test_no_wave_is_passed_while_the_campaign_is_paused_or_its_devices_are_placed() -> None:
+    document = {
+        "waves": [{"name": "canary", "size": 2, "gate": {"min_finished": 1}}, {"name": "rest"}],
+        "guardrails": [],
+    }
+
+    def passed_while(**columns: Any) -> str:
+        before, after = (
+            replace(campaign(*CANARY, *REST, document=document, wave=wave, **columns), tests=[]) for wave in (0, 1)
+        )
+        return wrong(before, after)
+
+    assert passed_while() == ""
+    assert "while the campaign was paused" in passed_while(status="PAUSED")
+    assert "while devices were being placed" in passed_while(targeted_devices=0)
 
 
 def test_more_first_commands_than_the_pace_allows_are_found() -> None:

@@ -96,6 +96,7 @@ WINDOW = "schedule: {windows: [{name: off, kind: deny, start: 2027-01-01T00:00:0
     ("text", "said"),
     [
         ("waves: [{name: a, size: 1, gate: {on_fail: pause}}, {}]", ["on_fail has no effect in the gate of wave a"]),
+        ("waves: [{size: 1, gate: {on_fail: abort}}, {}]\nguardrails: [{method: sequential}]", []),
         ('waves: [{name: a, size: 1, gate: {on_fail: abort, success_rate: "90%"}}, {}]', []),
         ("pace: {max_in_flight: 1, bytes: {}}", ["pace.bytes has no effect"]),
         ("pace: {bytes: {}}", ["pace.bytes has no effect", "pace sets no limit"]),

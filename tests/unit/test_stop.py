@@ -26,3 +26,10 @@ def test_a_plain_log_format_shows_the_campaign_and_the_reason(
     assert "Traceback" not in printed
     assert (vars(record)["campaign_id"], vars(record)["tenant_id"]) == (7, "north")
     assert vars(record)["reason"] == "rollout_rate 0 sends nothing"
+
+
+def test_a_pause_has_the_hint_of_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    counters = CampaignCounters(CampaignId(7), CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
+    with caplog.at_level(logging.WARNING, logger="rollwave"):
+        Stopped("north", counters, CampaignStatus.PAUSED, "the gate failed", hint="Promote the wave.").announce()
+    assert vars(caplog.records[0])["hint"] == "Promote the wave."

@@ -49,13 +49,13 @@ class Action(StrEnum):
     PAUSE = "pause"
     ABORT = "abort"
     TRIP = "guardrail trips"
-    PAUSE_UNREADABLE = "a rule cannot be read"
+    HOLD = "it cannot be sent, or must wait for an operator"
     FINISH = "no device left"
 
     @property
     def verb(self) -> str:
         """The verb for an error message, such as "abort" in "Cannot abort campaign 7"."""
-        return {Action.TRIP: "abort", Action.PAUSE_UNREADABLE: "pause", Action.FINISH: "complete"}.get(self, self.value)
+        return {Action.TRIP: "abort", Action.HOLD: "pause", Action.FINISH: "complete"}.get(self, self.value)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,7 +77,7 @@ TRANSITIONS: Mapping[tuple[CampaignStatus, Action], CampaignStatus] = MappingPro
         (_S.RUNNING, _A.PAUSE): _S.PAUSED,
         (_S.RUNNING, _A.ABORT): _S.ABORTED,
         (_S.RUNNING, _A.TRIP): _S.ABORTED,
-        (_S.RUNNING, _A.PAUSE_UNREADABLE): _S.PAUSED,
+        (_S.RUNNING, _A.HOLD): _S.PAUSED,
         (_S.RUNNING, _A.FINISH): _S.COMPLETED,
         (_S.PAUSED, _A.START): _S.RUNNING,
         (_S.PAUSED, _A.PAUSE): _S.PAUSED,

@@ -126,7 +126,7 @@ async def change(connection: Connection, campaign: Campaign, moved: Mapping[Key,
     While devices are being placed anew, nothing is counted: the last batch counts the rows. A campaign that has ended
     sends nothing more.
     """
-    if campaign.document is None or campaign.being_targeted or campaign.status in FINAL:
+    if campaign.document is None or campaign.being_targeted or campaign.must_be_placed or campaign.status in FINAL:
         return
     caps = caps_of(campaign.document)
     moved = {key: number for key, number in moved.items() if key.budget <= len(caps)}

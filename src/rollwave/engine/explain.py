@@ -199,4 +199,4 @@ async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings
     facts = replace(facts, unreadable=command_of(campaign).unreadable)
     if document is None or facts.unreadable is not None or facts.targeted is not None:
         return facts
-    return replace(facts, queue=await read_queue(connection, campaign, document))
+    return replace(facts, queue=await read_queue(connection, campaign, document, guarded=True))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from rollwave.domain.events import ENGINE, Entry
 from rollwave.domain.policy import guardrail
-from rollwave.domain.policy.document.model import PolicyDocument, TripAction
+from rollwave.domain.policy.document.model import Method, PolicyDocument, Scope, TripAction
 from rollwave.domain.policy.quarantine import Labels, carried
 from rollwave.domain.policy_events import SegmentQuarantined
 from rollwave.engine.guardrails import rules_of
@@ -37,9 +37,13 @@ async def begin_released_anew(connection: Connection, campaign: Campaign, segmen
 async def _begin_anew(
     connection: Connection, campaign: Campaign, names: Sequence[str], segment: int | None = None
 ) -> None:
-    tests = await store.tripped(connection, campaign, names, segment=segment) if names else []
-    if tests:
-        await store.begin_anew(connection, campaign, tests)
+    tests = await store.tripped(connection, campaign, names, segment=segment) if names else {}
+    if not tests:
+        return
+    await store.begin_anew(connection, campaign, list(tests))
+    ordered = {each.name for each in rules_of(campaign) if each.method is Method.SEQUENTIAL}
+    if covering := [number for number, name in tests.items() if name in ordered]:
+        await store.cover_in_flight(connection, campaign, covering)
 
 
 async def keep_quarantine(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> None:
@@ -98,5 +102,14 @@ async def replace_document(
     ``old`` None: the campaign followed its flat columns, or its document cannot be read.
     """
     anew = guardrail.changed_rules(old, new)
-    kept = [each.name for each in guardrail.rules_of(new) if each.name not in anew]
-    await store.replace_rules(connection, campaign, kept=kept, anew=anew, revision=revision)
+    rules = guardrail.rules_of(new)
+    kept = [each.name for each in rules if each.name not in anew]
+    first = await store.replace_rules(connection, campaign, kept=kept, anew=anew, revision=revision)
+    # Tests of waves and segments cover the devices in flight when they begin (guardrails.begin).
+    covering = [
+        first[each.name]
+        for each in rules
+        if each.name in first and each.method is Method.SEQUENTIAL and each.scope is Scope.CAMPAIGN
+    ]
+    if covering:
+        await store.cover_in_flight(connection, campaign, covering)

@@ -23,7 +23,7 @@ from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, LastBucket, Test, Wanted
+from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, Test, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
                 numbers[group].append(place.dispatch_number)
     found = await store.find_last(connection, campaign, list(numbers))
     if missing := [each for each in numbers if each not in found]:
-        begun = await store.begin(connection, campaign, missing, rules)
-        found |= {group: LastBucket(test.number) for group, test in begun.items()}
+        await _begin(connection, campaign, missing, rules)
+        found |= await store.find_last(connection, campaign, missing)
     changed = {}
     for group, of_group in numbers.items():
         last = found[group]
@@ -76,9 +76,11 @@ async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence
                 changes[group].add(cell, others)
     if not changes:
         return []
-    found = await store.find(connection, campaign, [_wanted(rules[g.guardrail], g, c) for g, c in changes.items()])
+    wanted = {group: _wanted(rules[group.guardrail], group, change) for group, change in changes.items()}
+    found = await store.find(connection, campaign, list(wanted.values()))
     if missing := [each for each in changes if each not in found]:
-        found |= await store.begin(connection, campaign, missing, rules)
+        await _begin(connection, campaign, missing, rules, changes)
+        found |= await store.find(connection, campaign, [wanted[each] for each in missing])
     counted = {group: _count(rules[group.guardrail], found[group], change) for group, change in changes.items()}
     await store.count(connection, campaign, list(counted.values()))
     judged = (_judge(rules[group.guardrail], group, each) for group, each in counted.items())
@@ -93,12 +95,43 @@ def _wanted(rule: GuardrailRule, group: Group, change: EndedDevices) -> Wanted:
     return Wanted(group, min(numbers), max(numbers), any_failed, guardrail.min_finished(rule))
 
 
+async def _begin(
+    connection: Connection,
+    campaign: Campaign,
+    groups: Sequence[Group],
+    rules: Mapping[str, GuardrailRule],
+    ended: Mapping[Group, EndedDevices] | None = None,
+) -> None:
+    """Begin the tests of groups that have none. ``ended``: devices that this transaction has ended.
+
+    A group has a test from its first device on that is sent to or ends. So devices of these groups that are in flight
+    now, or that this transaction has ended, were in flight when the guardrail began anew.
+    """
+    begun = await store.begin(connection, campaign, groups, rules)
+    covering = {
+        group: test
+        for group, test in begun.items()
+        if test.began_after and rules[group.guardrail].method is Method.SEQUENTIAL
+    }
+    if covering:
+        were_in_flight = [
+            (test.number, number)
+            for group, test in covering.items()
+            if ended is not None
+            for number in ended[group].first_ended
+        ]
+        await store.cover_in_flight(connection, campaign, [each.number for each in covering.values()], were_in_flight)
+
+
 def _count(rule: GuardrailRule, test: Test, change: EndedDevices) -> Counted:
-    """Only devices that were sent to after the test began count."""
+    """Of devices that were sent to before the test began, those count that had not finished then.
+
+    One that an operator retries had failed before. Whether the test has counted that failure is not known, so it does
+    not count.
+    """
     successes, others = change.successes, change.others
     if test.began_after:
-        successes = [each for each in successes if each > test.began_after]
-        others = [each for each in others if each.number > test.began_after]
+        others = [each for each in others if each.finished or each.number > test.began_after]
     finished = len(successes) + sum(each.finished for each in others)
     failed = sum(each.failed for each in others)
     if rule.method is Method.SEQUENTIAL:  # a device without a number has no place in the order
@@ -138,6 +171,26 @@ async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool
         if found is not None:
             tripped.append(Tripped(each.number, _of_group(found, each.group)))
     return tripped
+
+
+async def over_threshold(connection: Connection, campaign: Campaign) -> str:
+    """The tests that are over their thresholds and have not tripped, as a phrase: too few devices have finished.
+
+    They keep the gate of the present wave closed. Empty: there are none. Of guardrails of waves, the present wave's is
+    judged. Does not need the campaign's lock.
+    """
+    rules = {each.name: each for each in rules_of(campaign)}
+    found = []
+    for each in await store.in_force(connection, campaign, list(rules)) if rules else ():
+        if each.group.wave in {NO_WAVE, campaign.wave}:
+            trip = guardrail.over(rules[each.group.guardrail], each.numbers)
+            found += [_of_group(trip, each.group).text] if trip is not None else []
+    more = [f"and {len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else []
+    return "; ".join([*found[:MAX_NAMED], *more])
+
+
+MAX_NAMED = 3
+"""Maximum number of groups of devices that the reason of a closed gate names."""
 
 
 async def _match_counters(connection: Connection, campaign: Campaign, rules: Mapping[str, GuardrailRule]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
 from rollwave.domain.policy.facts import QueueFacts, SegmentGroup, Used
 from rollwave.domain.policy.placing import is_zoned
-from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
+from rollwave.domain.policy.waves import CONDITIONS_HOLD, GateDecision, WaveCounts, judge_gate
+from rollwave.engine import guardrails
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells, waves
 from rollwave.store.campaign_rows import Campaign
@@ -21,7 +23,8 @@ from rollwave.store.waves import WaveRow
 class PresentWave:
     """The present wave of a campaign: its row, its rule (None: a document without waves), and what its gate says.
 
-    ``counts``: of each wave, by its number. ``groups``: the devices that wait. ``last``: no wave follows it.
+    ``counts``: of each wave, by its number. ``groups``: the devices that wait. ``last``: no wave follows it. ``over``:
+    the guardrails that keep its gate closed, as a phrase; empty: there are none, or they were not judged.
     """
 
     row: WaveRow
@@ -30,6 +33,7 @@ class PresentWave:
     groups: Sequence[SegmentGroup]
     decision: GateDecision
     last: bool
+    over: str = ""
 
     @property
     def devices(self) -> WaveCounts:
@@ -38,9 +42,12 @@ class PresentWave:
 
 
 async def read_wave(
-    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument
+    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument, *, guarded: bool = True
 ) -> PresentWave | None:
-    """Read the present wave. None: the campaign's devices are not placed yet."""
+    """Read the present wave. None: the campaign's devices are not placed yet.
+
+    ``guarded``: guardrails are judged too, which reads all of their tests when the gate's other conditions hold.
+    """
     campaign = locked.row
     rows = waves.of(campaign)
     if not rows:
@@ -48,7 +55,8 @@ async def read_wave(
     counts, groups = await cells.queue(connection, campaign, zoned=is_zoned(document))
     row = rows[min(campaign.wave, len(rows) - 1)]
     rule = document.waves[row.number] if row.number < len(document.waves) else None
-    decision = judge_gate(
+    judge = partial(
+        judge_gate,
         rule.gate if rule else None,
         counts.get(row.number, WaveCounts()),
         row.soak,
@@ -56,14 +64,21 @@ async def read_wave(
         now=campaign.read_at,
         promoted=row.promoted_by is not None,
     )
-    return PresentWave(row, rule, counts, groups, decision, last=row.number == rows[-1].number)
+    decision, over, last = judge(), "", row.number == rows[-1].number
+    if guarded and not last and row.promoted_by is None and decision.state in CONDITIONS_HOLD:
+        over = await guardrails.over_threshold(connection, campaign)
+        decision = judge(over=over)
+    return PresentWave(row, rule, counts, groups, decision, last, over)
 
 
 async def read_queue(
-    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument
+    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument, *, guarded: bool = False
 ) -> QueueFacts | None:
-    """Read the facts about the queue. None: the campaign's devices are not placed yet."""
-    campaign, wave = locked.row, await read_wave(connection, locked, document)
+    """Read the facts about the queue. None: the campaign's devices are not placed yet.
+
+    ``guarded``: as in :func:`read_wave`. It changes why later waves wait, and not which devices may go.
+    """
+    campaign, wave = locked.row, await read_wave(connection, locked, document, guarded=guarded)
     if wave is None:
         return None
     return QueueFacts(

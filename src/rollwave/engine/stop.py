@@ -1,4 +1,4 @@
-"""Stops a campaign if its guardrail trips, a rule cannot be read, or its command is too large; skips its devices."""
+"""Stops a campaign by its own rules, or because it cannot be sent as it is; skips devices of one that is aborted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_SKIPPED_WITH_THE_STOP, MAX_SKIPPED_PER_BATCH = 1000, 5000
 """Maximum number of devices skipped in the transaction that stops the campaign, so that it commits soon; and in each
 batch after it."""
 
-_PAUSED_HINT = "Correct what the reason names, then start the campaign again."
+_HELD_HINT = "Correct what the reason names, then start the campaign again."
 _TRIPPED_HINT = "Find out why the devices fail, then start the campaign again: the guardrail then begins a new test."
 
 SKIPPED_BECAUSE = "campaign aborted before its turn"
@@ -41,7 +41,7 @@ class Stopped:
     """A campaign that a transaction stopped. Call :meth:`announce` after the commit.
 
     ``trips``: the guardrails of a policy document that tripped. If they only put segments under quarantine, ``to`` is
-    the status that the campaign had.
+    the status that the campaign had. ``hint``: what an operator does about another pause.
     """
 
     tenant_id: str
@@ -49,6 +49,7 @@ class Stopped:
     to: CampaignStatus
     reason: str
     trips: tuple[Trip, ...] = ()
+    hint: str = _HELD_HINT
 
     def announce(self) -> None:
         """Log and count the stop. Call this after the commit only."""
@@ -63,7 +64,7 @@ class Stopped:
         if self.to is self.counters.status:
             return
         if self.to is CampaignStatus.PAUSED:
-            hint = _TRIPPED_HINT if self.trips else _PAUSED_HINT
+            hint = _TRIPPED_HINT if self.trips else self.hint
             paused = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=hint)
             report(_log, "ota_campaign_held", paused, **fields)
             return
@@ -113,7 +114,7 @@ async def judge(
     try:
         guardrail = Guardrail.read(counters.threshold, counters.min_completed)
     except UnreadableRow as error:
-        return await pause_unreadable(connection, tenant_id, counters, str(error))
+        return await hold(connection, tenant_id, counters, str(error))
     if at_gate:
         guardrail = guardrail.at_gate()
     if not guardrail.trips(counters.succeeded, counters.failed):
@@ -139,7 +140,7 @@ async def _judge_document(
     """Judge the guardrails of a policy document, and act: quarantine segments, then abort or pause the campaign."""
     if campaign.document is None:
         reason = campaign.document_fault or "the policy document cannot be read"
-        return await pause_unreadable(connection, campaign.tenant_id, counters, reason)
+        return await hold(connection, campaign.tenant_id, counters, reason)
     if trials is None:
         tripped = await guardrails.judge_all(connection, campaign, at_gate=at_gate)
     else:
@@ -154,7 +155,7 @@ async def _judge_document(
     if trips[0].action is TripAction.ABORT:
         stopped = await abort(connection, campaign.tenant_id, counters, trips[0].text)
     elif trips[0].action is TripAction.PAUSE:
-        stopped = await pause_unreadable(connection, campaign.tenant_id, counters, trips[0].text)
+        stopped = await hold(connection, campaign.tenant_id, counters, trips[0].text)
         if stopped is None and campaign.status is CampaignStatus.PAUSED:  # whoever starts it must see why not
             await campaigns.set_reason(connection, campaign, trips[0].text)
     return replace(stopped or Stopped(campaign.tenant_id, counters, counters.status, trips[0].text), trips=trips)
@@ -169,21 +170,22 @@ async def abort(connection: Connection, tenant_id: str, counters: CampaignCounte
     return Stopped(tenant_id, counters, CampaignStatus.ABORTED, reason)
 
 
-async def pause(connection: Connection, campaign: Campaign, reason: str) -> Stopped | None:
-    """Pause a campaign by its own rules. None: it does not run."""
-    return await pause_unreadable(connection, campaign.tenant_id, counters_of(campaign), reason)
+async def pause(connection: Connection, campaign: Campaign, reason: str, *, hint: str = _HELD_HINT) -> Stopped | None:
+    """Pause a campaign, as :func:`hold` does."""
+    return await hold(connection, campaign.tenant_id, counters_of(campaign), reason, hint=hint)
 
 
-async def pause_unreadable(
-    connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str
+async def hold(
+    connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str, *, hint: str = _HELD_HINT
 ) -> Stopped | None:
-    """Pause a campaign that cannot be sent. None: it sends nothing anyway."""
-    if after(counters.status, Action.PAUSE_UNREADABLE) is None:
+    """Pause a campaign that cannot be sent as it is, or that an operator must look at. None: it sends nothing anyway.
+
+    ``hint``: what the operator does about it.
+    """
+    if after(counters.status, Action.HOLD) is None:
         return None
-    to = await campaigns.move(
-        connection, counters, Action.PAUSE_UNREADABLE, tenant_id=tenant_id, actor=ENGINE, reason=reason
-    )
-    return Stopped(tenant_id, counters, to, reason)
+    to = await campaigns.move(connection, counters, Action.HOLD, tenant_id=tenant_id, actor=ENGINE, reason=reason)
+    return Stopped(tenant_id, counters, to, reason, hint=hint)
 
 
 async def skip_first(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:

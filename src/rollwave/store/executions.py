@@ -114,13 +114,17 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """The present command of a device, and the seconds left until its deadline. None: the device has nothing to do."""
+    """The present command of a device, and the seconds left until its deadline. None: the device has nothing to do.
+
+    ``segment``: that of the device by the ``revision`` of its campaign's policy document; None: flat columns.
+    """
 
     body: bytes
     attempt: int | None
     seconds_left: float | None
     campaign_id: CampaignId | None
     segment: int = 0
+    revision: int | None = None
 
 
 async def claim(
@@ -274,7 +278,12 @@ async def current(connection: Connection, tenant_id: str, device_ids: Sequence[D
     rows = await connection.fetch(_sql["current"], tenant_id, device_ids)
     return {
         row["device_id"]: Doing(
-            row["command"].encode(), row["attempt"], row["seconds_left"], row["campaign_id"], row["segment"]
+            row["command"].encode(),
+            row["attempt"],
+            row["seconds_left"],
+            row["campaign_id"],
+            row["segment"],
+            row["policy_revision"],
         )
         for row in rows
     }

@@ -16,7 +16,7 @@ import asyncpg
 from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.domain.policy.guardrail import Numbers, Trip
 from rollwave.domain.policy.sequential import NOTHING_SENT, Prefix
-from rollwave.domain.policy.trials import Bucket, prefixes
+from rollwave.domain.policy.trials import BUCKETS_WANTED, NARROWEST_BUCKET, WIDEST_BUCKET, Bucket, prefixes
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -59,7 +59,8 @@ class Wanted(NamedTuple):
 class Test:
     """A test as it is stored, with some of its buckets. ``before``: the devices of the buckets before these.
 
-    ``began_after``: it covers devices with a higher dispatch number. ``groups``: of its guardrail when it began.
+    ``began_after``: it covers devices with a higher dispatch number, and those that were in flight when it began.
+    ``groups``: of its guardrail when it began.
     """
 
     number: int
@@ -167,6 +168,20 @@ async def begin(
     }
 
 
+async def cover_in_flight(
+    connection: Connection, campaign: Campaign, tests: Sequence[int], ended: Sequence[tuple[int, int]] = ()
+) -> None:
+    """Put devices that were in flight when tests of sequential guardrails began into buckets.
+
+    Reads all devices in flight. ``ended``: those that this transaction has ended, as (test, dispatch number).
+    """
+    await connection.execute(
+        _sql["cover_in_flight"],
+        *(campaign.tenant_id, campaign.id, tests, [test for test, _ in ended], [number for _, number in ended]),
+        *(NARROWEST_BUCKET, WIDEST_BUCKET, BUCKETS_WANTED),
+    )
+
+
 async def draw(connection: Connection, campaign: Campaign, drawn: Mapping[int, tuple[Sequence[Bucket], int]]) -> None:
     """Store devices that were sent to, by the number of the test: its changed buckets, and how many devices."""
     buckets = [(test, each) for test, (changed, _) in drawn.items() for each in changed]
@@ -203,7 +218,7 @@ async def match_counters(connection: Connection, campaign: Campaign, names: Sequ
 async def in_force(connection: Connection, campaign: Campaign, names: Sequence[str]) -> list[OpenTest]:
     """The tests of guardrails that have not tripped and in which a device has finished, with all of their numbers."""
     rows = await connection.fetch(_sql["in_force"], campaign.tenant_id, campaign.id, names)
-    return [OpenTest(row["number"], _group(row), _numbers(row)) for row in rows]
+    return [OpenTest(row["number"], group_of(row), numbers_of(row)) for row in rows]
 
 
 async def trip(connection: Connection, campaign: Campaign, test: int, evidence: Mapping[str, object]) -> bool:
@@ -225,10 +240,13 @@ async def failed_devices(connection: Connection, campaign: Campaign, test: int, 
 
 async def tripped(
     connection: Connection, campaign: Campaign, names: Sequence[str], *, segment: int | None = None
-) -> list[int]:
-    """The tests of guardrails that have tripped. ``segment``: only those that judge devices of this segment."""
+) -> dict[int, str]:
+    """The guardrails of tests that have tripped, by the number of the test.
+
+    ``segment``: only those that judge devices of this segment.
+    """
     rows = await connection.fetch(_sql["tripped"], campaign.tenant_id, campaign.id, names, segment)
-    return [row["number"] for row in rows]
+    return {row["number"]: row["guardrail"] for row in rows}
 
 
 async def tripped_groups(connection: Connection, campaign: Campaign, groups: Sequence[Group]) -> set[Group]:
@@ -238,44 +256,26 @@ async def tripped_groups(connection: Connection, campaign: Campaign, groups: Seq
 
 
 async def begin_anew(connection: Connection, campaign: Campaign, tests: Sequence[int]) -> None:
-    """Let tests begin anew: they cover the devices that are sent to from now on."""
+    """Let tests begin anew: they cover the devices that have not finished yet.
+
+    Those of sequential guardrails need :func:`cover_in_flight` then.
+    """
     await connection.execute(_sql["begin_anew"], campaign.tenant_id, campaign.id, tests)
 
 
 async def replace_rules(
     connection: Connection, campaign: Campaign, *, kept: Sequence[str], anew: Sequence[str], revision: int
-) -> None:
+) -> dict[str, int]:
     """Delete the tests of all guardrails but the ``kept`` ones.
 
-    Tests of the guardrails ``anew`` then cover the devices that are sent to from now on.
+    Tests of the guardrails ``anew`` then cover the devices that have not finished yet. Returns the numbers of their
+    first rows, by guardrail: of those with scope campaign, these are the tests.
     """
     await connection.execute(_sql["forget"], campaign.tenant_id, campaign.id, kept)
-    if anew:
-        await connection.execute(_sql["insert_first_rows"], campaign.tenant_id, campaign.id, anew, revision)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A test for people. ``tripped_at``: seconds since 1970."""
-
-    test: OpenTest
-    tripped_at: float | None
-    evidence: Mapping[str, object] | None
-
-
-async def page(
-    connection: Connection, tenant_id: str, campaign_id: int, names: Sequence[str], *, limit: int
-) -> list[Shown]:
-    """Up to ``limit`` tests of each guardrail: first those that have tripped, then those with the most failures."""
-    rows = await connection.fetch(_sql["page"], tenant_id, campaign_id, names, limit)
-    return [
-        Shown(
-            OpenTest(row["number"], _group(row), _numbers(row)),
-            row["tripped_at"],
-            None if row["evidence"] is None else json.loads(row["evidence"]),
-        )
-        for row in rows
-    ]
+    if not anew:
+        return {}
+    rows = await connection.fetch(_sql["insert_first_rows"], campaign.tenant_id, campaign.id, anew, revision)
+    return {row["guardrail"]: row["number"] for row in rows}
 
 
 def _columns(groups: Sequence[Group]) -> tuple[list[str], list[int], list[str]]:
@@ -286,11 +286,13 @@ def _key(labels: str) -> str:
     return "" if labels == NO_LABELS else sha256(labels.encode()).hexdigest()[:32]
 
 
-def _group(row: asyncpg.Record) -> Group:
+def group_of(row: asyncpg.Record) -> Group:
+    """The group of devices of a test's row."""
     return Group(row["guardrail"], row["wave"], labels_text(json.loads(row["labels"])))
 
 
-def _numbers(row: asyncpg.Record) -> Numbers:
+def numbers_of(row: asyncpg.Record) -> Numbers:
+    """The numbers of a test's row that has all of its buckets."""
     return Numbers(row["finished"], row["failed"], row["of_groups"], prefixes(NOTHING_SENT, _buckets(row)))
 
 

@@ -11,10 +11,11 @@ from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope
 from rollwave.domain.policy.guardrail import Numbers, Standing, standing
 from rollwave.domain.policy.rules import Guardrail
 from rollwave.errors import UnreadableRow
-from rollwave.store import campaigns, guardrails
+from rollwave.store import campaigns, guardrail_page
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Shown
+from rollwave.store.guardrail_page import Shown
+from rollwave.store.guardrails import NO_LABELS, NO_WAVE
 from rollwave.store.moments import Document, moment
 
 MAX_GROUPS_READ = 20
@@ -35,7 +36,7 @@ async def standings(connection: Connection, tenant_id: str, campaign_id: int) ->
     rules = guardrail.rules_of(campaign.document)
     names = [each.name for each in rules]
     tests = defaultdict(list)
-    for each in await guardrails.page(connection, tenant_id, campaign_id, names, limit=MAX_GROUPS_READ):
+    for each in await guardrail_page.page(connection, tenant_id, campaign_id, names, limit=MAX_GROUPS_READ):
         tests[each.test.group.guardrail].append(each)
     return [_shown(each, _of_scope(each, tests[each.name])) for each in rules]
 

@@ -62,7 +62,7 @@ def warnings(document: PolicyDocument) -> Iterator[str]:
     """Sentences for people, in the order of the format's keys."""
     for wave in document.waves:
         if wave.gate is not None:
-            yield from _of_gate(wave.name, wave.gate)
+            yield from _of_gate(wave.name, wave.gate, document)
     yield from _of_pace(document.pace or PaceRule())
     if document.guardrails == ():
         yield "guardrails is empty: failures never stop the campaign"
@@ -74,9 +74,14 @@ def warnings(document: PolicyDocument) -> Iterator[str]:
         yield from _of_schedule(document.schedule)
 
 
-def _of_gate(wave: str, gate: GateRule) -> Iterator[str]:
-    if "on_fail" in gate.model_fields_set and gate.success_rate is None:
-        yield f"on_fail has no effect in the gate of wave {wave}: without success_rate the gate cannot fail"
+def _of_gate(wave: str, gate: GateRule, document: PolicyDocument) -> Iterator[str]:
+    # A guardrail with the method ratio always acts itself at a gate.
+    can_fail = any(each.method is Method.SEQUENTIAL for each in document.guardrails or ())
+    if "on_fail" in gate.model_fields_set and gate.success_rate is None and not can_fail:
+        yield (
+            f"on_fail has no effect in the gate of wave {wave}: without success_rate or a sequential guardrail "
+            "the gate cannot fail"
+        )
 
 
 def _of_pace(pace: PaceRule) -> Iterator[str]:

@@ -29,6 +29,11 @@ class EndedDevices:
         """The dispatch numbers of the devices that have one."""
         return self.successes + [each.number for each in self.others]
 
+    @property
+    def first_ended(self) -> list[int]:
+        """The dispatch numbers of those that had not ended before."""
+        return self.successes + [each.number for each in self.others if each.finished]
+
     def add(self, cell: EndedAtPlace, others: Sequence[EndedTrial]) -> None:
         if cell.numbered:
             self.successes += cell.successes

@@ -167,7 +167,12 @@ def group_text(wave: int | None, labels: Mapping[str, object] | None) -> str:
 def judge(rule: GuardrailRule, numbers: Numbers, *, at_gate: bool = False) -> Trip | None:
     """Whether the guardrail trips on these numbers. ``at_gate``: at the end of a wave, a ratio needs no minimum."""
     needed = 1 if at_gate and rule.method is Method.RATIO else min_finished(rule)
-    if numbers.finished < needed:
+    return over(rule, numbers) if numbers.finished >= needed else None
+
+
+def over(rule: GuardrailRule, numbers: Numbers) -> Trip | None:
+    """Whether the guardrail is over its threshold on these numbers, whatever its minimum of finished devices."""
+    if not numbers.finished:
         return None
     if rule.method is Method.RATIO:
         if numbers.failed <= rule.threshold.fraction * numbers.finished:

@@ -24,7 +24,11 @@ class WaveState(StrEnum):
     PASSED = "passed"
     """Its gate is open. The last wave: it is finished."""
     FAILED = "failed"
-    """It is finished, and too few of its devices succeeded."""
+    """It is finished, and too few of its devices succeeded, or a guardrail is over its threshold."""
+
+
+CONDITIONS_HOLD = frozenset({WaveState.SOAKING, WaveState.AWAITING_APPROVAL, WaveState.PASSED, WaveState.FAILED})
+"""The states in which enough devices of the wave have finished, so that guardrails are judged for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +103,30 @@ def judge_gate(
     failed_so_far: int,
     now: datetime,
     promoted: bool = False,
+    over: str = "",
 ) -> GateDecision:
-    """Judge the gate of the present wave. Guardrails are judged before, and act by themselves.
+    """Judge the gate of the present wave. Guardrails that can act are judged before, and act by themselves.
 
     Args:
-        rule: None: the gate opens when the wave is finished.
+        rule: None: the gate opens when the wave is finished. A wave without devices needs nothing else.
         soak: the one that runs, as the last decision had it.
         failed_so_far: failed devices of this wave and those before it.
         now: by the database's clock.
         promoted: a person has opened the gate.
+        over: the guardrails that are over their thresholds and cannot act yet, as a phrase. Empty: there are none.
     """
     rule = rule or GateRule()
-    if promoted:
+    if promoted or not counts.size:  # earlier waves have taken all of its devices
         return GateDecision(WaveState.PASSED, soak)
     needed = _needed(rule.min_finished, counts.size)
     if not counts.finished and counts.ended + counts.skipped < needed:
         return GateDecision(WaveState.OPEN, lacking=f"{counts.ended:,} of {needed:,} devices have finished")
-    if shortfall := _shortfall(rule, counts):
+    if shortfall := "; ".join(each for each in (over, _shortfall(rule, counts)) if each):
         return GateDecision(WaveState.FAILED if counts.finished else WaveState.OPEN, lacking=shortfall)
     if rule.soak:
         if soak is None or failed_so_far > soak.failed:
             soak = Soak(now, failed_so_far)
-        elif failed_so_far < soak.failed:  # failed devices got another attempt, and may fail again
+        elif failed_so_far < soak.failed:  # other SQL gave failed devices another attempt, and they may fail again
             soak = Soak(soak.since, failed_so_far)
         until = _after(soak.since, rule.soak)
         if now < until:
@@ -138,8 +144,8 @@ def _needed(min_finished: int | Share | None, size: int) -> int:
 
 
 def _shortfall(rule: GateRule, counts: WaveCounts) -> str:
-    """Why the success rate does not hold. Empty: it does, or the wave never had a device."""
-    if rule.success_rate is None or not counts.size:
+    """Why the success rate does not hold. Empty: it does."""
+    if rule.success_rate is None:
         return ""
     if not counts.ended:
         return f"no device of the wave has finished, and {float(rule.success_rate):.1%} of them have to succeed"

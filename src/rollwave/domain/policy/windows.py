@@ -35,6 +35,9 @@ __all__ = [
 HORIZON_DAYS = 400
 """A cron expression must fire within so many days, and a change is looked for no further."""
 
+_CYCLE = datetime(2027, 1, 1, tzinfo=UTC), datetime(2055, 1, 1, tzinfo=UTC)
+"""28 years, after which the days of the week fall on the same dates again."""
+
 MAX_EDGES = 2_000
 """Beginnings and ends of windows that are looked at for one answer: windows may touch each other for ever."""
 
@@ -87,16 +90,21 @@ def zone_name(zone: tzinfo) -> str:
     return zone.key if isinstance(zone, ZoneInfo) else "UTC"
 
 
+@lru_cache(maxsize=1024)
 def check_cron(expression: str) -> str | None:
-    """What is wrong with a cron expression; None: nothing. It must fire within the horizon, wherever it begins."""
+    """What is wrong with a cron expression; None: nothing. It must fire within the horizon, whenever that begins."""
+    at, end = _CYCLE
     try:
-        first = next(CronSim(expression, datetime(2027, 1, 1, tzinfo=UTC)))
+        next(CronSim(expression, at))
+        while at < end:
+            last = next(CronSim(expression, at + timedelta(days=HORIZON_DAYS), reverse=True))
+            if last <= at:
+                return f"{expression!r} does not fire within {HORIZON_DAYS} days of {at:%Y-%m-%d}"
+            at = last
     except CronSimError as error:
         return f"{expression!r} is not a cron expression: {error}"
     except StopIteration:
         return f"{expression!r} never fires"
-    if first - datetime(2027, 1, 1, tzinfo=UTC) > timedelta(days=HORIZON_DAYS):
-        return f"{expression!r} does not fire within {HORIZON_DAYS} days"
     return None
 
 

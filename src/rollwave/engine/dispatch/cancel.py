@@ -55,7 +55,7 @@ class Cancels:
         self._settings = settings
         self._stopping = stopping
         self._turn_seconds = turn_seconds
-        self._delivery = Delivery(pool, command_session, settings)
+        self._delivery = Delivery(pool, command_session, settings, passes_brakes=True)
 
     async def tell(self, ref: CampaignRef) -> float:
         """Tell devices of an ABORTED campaign for one turn, if it was cancelled.

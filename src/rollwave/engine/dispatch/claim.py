@@ -73,7 +73,7 @@ class Claims:
             admission = admit(locked.policy, facts)
             if command.unreadable is not None and facts.in_own_database and facts.targeted is None:
                 counters = stop.counters_of(campaign)
-                stopped = await stop.pause_unreadable(connection, campaign.tenant_id, counters, command.unreadable)
+                stopped = await stop.hold(connection, campaign.tenant_id, counters, command.unreadable)
             elif gates.status(facts).open and facts.targeted is None and not facts.counted:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
@@ -85,6 +85,7 @@ class Claims:
                     *(claim.commands, command.body.encode(), times, lease_ends, claim.skipped),
                     retry_in=retry_in,
                     segments=claim.segments,
+                    revision=campaign.policy_revision,
                 )
                 await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:

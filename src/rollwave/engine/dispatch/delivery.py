@@ -31,8 +31,12 @@ MAX_DEVICES_NAMED = 5
 class Delivery:
     """Publishes batches and records the answers. Holds no database connection while it waits for the broker."""
 
-    def __init__(self, pool: Pool, command_session: CommandSession, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, command_session: CommandSession, settings: Settings, *, passes_brakes: bool = False
+    ) -> None:
+        """``passes_brakes``: neither a halt nor a freeze stops a batch that is being published."""
         self._pool = pool
+        self._passes_brakes = passes_brakes
         self._command_session = command_session
         self._settings = settings
         self._isolation = Isolation(command_session, timeout=settings.publish_timeout, braked=self._is_braked)
@@ -139,7 +143,7 @@ class Delivery:
                 f"the campaign's command is larger than the broker takes: {answers.limit}. Raise the broker's maximum "
                 "packet size and start the campaign again, or abort it and create one with a shorter file_url"
             )
-            stopped = await stop.pause_unreadable(connection, ref.tenant_id, stop.counters_of(campaign), reason)
+            stopped = await stop.hold(connection, ref.tenant_id, stop.counters_of(campaign), reason)
         if stopped:
             stopped.announce()
 
@@ -174,6 +178,8 @@ class Delivery:
 
     async def _is_braked(self, ref: CampaignRef) -> bool:
         """Whether a halt or a freeze stops the campaign now."""
+        if self._passes_brakes:
+            return False
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).braked
 

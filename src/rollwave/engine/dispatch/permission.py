@@ -31,15 +31,26 @@ async def admission_of(connection: Connection, settings: Settings, tenant_id: st
 
 
 async def closed_to(
-    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int, segments: Collection[int]
+    connection: Connection,
+    settings: Settings,
+    tenant_id: str,
+    campaign_id: int,
+    segments: Collection[int],
+    *,
+    revision: int | None,
 ) -> Collection[int] | None:
     """Those of these ``segments`` of a campaign whose devices may not be sent to now; None: no device of it may.
+
+    ``revision``: that of the policy document in force when the segments of the devices were read. After an edit, the
+    devices may be in other segments, so none of them may be sent to.
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
     admission, campaign = await _read(connection, settings, tenant_id, campaign_id)
-    return await closed_among(connection, campaign, segments) if admission.sends else None
+    if not admission.sends or campaign.row.policy_revision != revision:
+        return None
+    return await closed_among(connection, campaign, segments)
 
 
 async def _read(

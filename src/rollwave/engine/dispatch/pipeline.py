@@ -112,12 +112,13 @@ class Dispatch:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).sends
 
-    async def _may_go(self, ref: CampaignRef, segments: frozenset[int]) -> bool:
-        """Whether the campaign sends, and no window or quarantine has closed one of the segments since the claim."""
+    async def _may_go(self, ref: CampaignRef, batch: Batch) -> bool:
+        """Whether the campaign sends, without an edit, a closed window or a quarantine since the claim of the batch."""
         if self._ask_first is not None and not await self._ask_first(ref):
             return False
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            closed = await closed_to(connection, self._settings, ref.tenant_id, ref.campaign_id, segments)
+            key = ref.tenant_id, ref.campaign_id
+            closed = await closed_to(connection, self._settings, *key, batch.segments, revision=batch.revision)
         return closed is not None and not closed
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
@@ -140,7 +141,7 @@ class Pipeline:
     """The batches of one campaign that are being sent, for one turn.
 
     A batch is published in two halves. ``max_unanswered``: maximum number of commands without an answer, and the size
-    of a batch. ``may_go``: asks whether commands to devices of these segments may be sent.
+    of a batch. ``may_go``: asks whether the commands of a part of a batch may be sent.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Pipeline:
         ref: CampaignRef,
         *,
         max_unanswered: int,
-        may_go: Callable[[frozenset[int]], Awaitable[bool]],
+        may_go: Callable[[Batch], Awaitable[bool]],
     ) -> None:
         self._delivery = delivery
         self._may_go = may_go
@@ -209,7 +210,7 @@ class Pipeline:
         while self._unanswered + len(part.commands) > self._max_unanswered:
             self._answered.clear()
             await self._answered.wait()
-        return not self._nothing_taken and await self._may_go(part.segments)
+        return not self._nothing_taken and await self._may_go(part)
 
     async def _publish_parts(self, parts: Sequence[Batch]) -> bool:
         """Publish a batch whose first part may be sent. Returns False if the rest may not, and releases it."""
@@ -231,7 +232,7 @@ class Pipeline:
     async def _publish(self, part: Batch, handed_over: asyncio.Event) -> Answers:
         self._unanswered += len(part.commands)
         try:
-            answers = await self._delivery.publish(self._ref, part, handed_over, partial(self._may_go, part.segments))
+            answers = await self._delivery.publish(self._ref, part, handed_over, partial(self._may_go, part))
         except BaseException:
             self._nothing_taken = True
             raise

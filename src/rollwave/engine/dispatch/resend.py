@@ -148,13 +148,14 @@ class Resender:
         closed: dict[CampaignId, Collection[int] | None] = {}
         if current:
             async with tenant_transaction(self._pool, tenant_id) as connection:
-                segments: dict[CampaignId, set[int]] = defaultdict(set)
+                segments: dict[tuple[CampaignId, int | None], set[int]] = defaultdict(set)
                 for doing in current.values():
                     if doing.campaign_id is not None:
-                        segments[doing.campaign_id].add(doing.segment)
-                for each, asked in segments.items():
+                        segments[doing.campaign_id, doing.revision].add(doing.segment)
+                for (each, revision), asked in segments.items():
+                    key = tenant_id, each
                     with suppress(NotFound):  # deleted meanwhile
-                        closed[each] = await closed_to(connection, self._settings, tenant_id, each, asked)
+                        closed[each] = await closed_to(connection, self._settings, *key, asked, revision=revision)
         return {device_id: doing for device_id, doing in current.items() if _is_open(doing, closed)}
 
     async def _publish(

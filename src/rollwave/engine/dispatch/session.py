@@ -51,6 +51,8 @@ class Batch:
     """Seconds until the next claim, if this one took nothing."""
     segments: frozenset[int] = frozenset()
     """The segments of its devices, under a policy document."""
+    revision: int | None = None
+    """The revision of the policy document by which it was claimed. None: flat columns."""
 
     def part(self, first: int, last: int) -> Batch:
         """The commands from index ``first`` to before ``last``."""

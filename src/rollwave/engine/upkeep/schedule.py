@@ -20,7 +20,8 @@ async def end_if_over(connection: Connection, locked: CampaignUnderPolicy) -> bo
     """Abort the campaign in this transaction if its schedule has ended. Returns whether it has. Needs its lock.
 
     Devices that were never sent to are skipped, the first thousand here, the others by workers in batches, as after an
-    abort. With ``at_end: cancel``, workers also tell the devices in progress.
+    abort. With ``at_end: cancel``, workers also tell the devices in progress. A campaign that was not started is left
+    alone: its author may still edit the policy, and nothing is sent if it is started after the end.
     """
     campaign, document = locked.row, locked.policy.document
     rule = None if document is None else document.schedule

@@ -82,7 +82,7 @@ class Targeter:
         try:
             async with targets.transaction(self._pool, ref.tenant_id) as connection:
                 campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
-                if campaign is None or campaign.document is None or campaign.being_targeted:
+                if campaign is None or campaign.document is None or campaign.being_targeted or campaign.must_be_placed:
                     return
                 batch = await placing.place_inserted(connection, campaign, campaign.document, limit=self._batch)
                 if batch.segments > MAX_SEGMENTS:
@@ -134,15 +134,27 @@ class Targeter:
         """One batch of a locked campaign. None: its devices must be counted first."""
         if not campaign.being_targeted:
             return _Step(wait=0.0)
-        if campaign.policy_revision is None:
+        if campaign.policy_revision is None and campaign.placed_revision is None:
             return await self._insert(connection, campaign)
         if campaign.document is None:
             reason = campaign.document_fault or "its policy cannot be read"
             stopped = await stop.pause(connection, campaign, reason)
             return _Step(SOON_SECONDS, stopped=stopped)
+        if campaign.must_be_placed:
+            return await self._follow(connection, campaign, campaign.document)
         if campaign.survey is None:
             return None
         return await self._place(connection, campaign, campaign.document)
+
+    async def _follow(self, connection: Connection, campaign: Campaign, document: PolicyDocument) -> _Step:
+        """Other SQL has put another revision in force: place the devices by it.
+
+        Members of the group are all targeted before, without a place. The look at the campaign then places them.
+        """
+        if not placing.moves(campaign):
+            return await self._insert(connection, campaign)
+        await placing.follow(connection, campaign, document)
+        return _Step()
 
     async def _insert(self, connection: Connection, campaign: Campaign) -> _Step:
         batch = await targets.insert(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.document.model import OnFail, PolicyDocument
-from rollwave.domain.policy.waves import GateDecision, WaveState
+from rollwave.domain.policy.waves import CONDITIONS_HOLD, GateDecision, WaveState
 from rollwave.domain.policy_events import WaveChanged
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
@@ -19,8 +19,8 @@ from rollwave.store.database import Connection
 
 _log = get_logger("upkeep")
 
-CONDITIONS_HOLD = frozenset({WaveState.SOAKING, WaveState.AWAITING_APPROVAL, WaveState.PASSED, WaveState.FAILED})
-"""The states in which enough devices of the wave have finished, so that guardrails are judged for any number."""
+_NO_MATCH_HINT = "Correct the selector by an edit of the policy, then start the campaign again. Or promote the wave."
+_FAILED_HINT = "Find out why devices fail. Then start the campaign again, to judge the gate anew, or promote the wave."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,10 @@ async def judge(
         return Judged()
     campaign, row, decision = locked.row, wave.row, wave.decision
     running = campaign.status is CampaignStatus.RUNNING
-    if _matches_nothing(wave):
+    if row.matches_nothing:
         reason = f"the selector of wave {row.name} matches no device"
-        return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
+        stopped = await stop.pause(connection, campaign, reason, hint=_NO_MATCH_HINT) if running else None
+        return Judged(stopped=stopped, failed=True)
     if wave.last:
         if wave.devices.finished and row.state is not WaveState.PASSED and not wave.devices.quarantined:
             await waves.note(connection, campaign, row.number, GateDecision(WaveState.PASSED))
@@ -60,7 +61,7 @@ async def judge(
     passes = decision.opens and running  # a paused campaign opens no wave by itself
     if (fails or passes) and not verified and row.promoted_by is None:
         return Judged(to_verify=True)
-    if decision.state in CONDITIONS_HOLD and row.promoted_by is None:
+    if (decision.state in CONDITIONS_HOLD or wave.over) and row.promoted_by is None:
         stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=True)
         if stopped:
             return Judged(stopped=stopped)
@@ -92,7 +93,8 @@ async def _act(
     reason = f"the gate of wave {row.name} failed: {decision.lacking}"
     if gate is not None and gate.on_fail is OnFail.ABORT:
         return Judged(stopped=await stop.abort(connection, campaign.tenant_id, stop.counters_of(campaign), reason))
-    return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
+    stopped = await stop.pause(connection, campaign, reason, hint=_FAILED_HINT) if running else None
+    return Judged(stopped=stopped, failed=True)
 
 
 async def waits_for_operator(connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument) -> bool:
@@ -102,10 +104,6 @@ async def waits_for_operator(connection: Connection, locked: CampaignUnderPolicy
     if locked.row.status is not CampaignStatus.PAUSED:
         return False
     wave = await read_wave(connection, locked, document)
-    if wave is None or _matches_nothing(wave):
+    if wave is None or wave.row.matches_nothing:
         return wave is not None
     return not wave.last and wave.row.state is wave.decision.state is WaveState.FAILED
-
-
-def _matches_nothing(wave: PresentWave) -> bool:
-    return wave.row.matched == 0 and wave.row.promoted_by is None

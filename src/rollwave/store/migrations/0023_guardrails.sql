@@ -6,7 +6,7 @@ ALTER TABLE ota_device_status ADD COLUMN IF NOT EXISTS failed_before text[];
 
 -- One row for each guardrail and each group of devices that it judges by itself: the campaign, a wave, or the devices with the
 -- same values of the labels in per. A test that begins anew keeps its row. With scope wave or segment, the row with wave -1 and
--- without labels says from which device on tests that begin later count.
+-- without labels says when tests that begin later have begun.
 CREATE TABLE ota_campaign_tests (
     tenant_id text NOT NULL,
     campaign_id bigint NOT NULL,
@@ -18,7 +18,7 @@ CREATE TABLE ota_campaign_tests (
     generation integer NOT NULL DEFAULT 1,       -- how often it has begun
     revision integer NOT NULL,                   -- the document in force when it began
     began_at timestamptz NOT NULL DEFAULT statement_timestamp(),
-    began_after integer NOT NULL DEFAULT 0,      -- it covers the devices with a higher dispatch number
+    began_after integer NOT NULL DEFAULT 0,      -- it covers devices with a higher dispatch number, and those in flight when it began
     of_groups integer NOT NULL DEFAULT 1,        -- groups of this guardrail that were known then: each is judged at alpha / groups
     dispatched integer NOT NULL DEFAULT 0,       -- devices that were sent to: counted for the method sequential only
     finished integer NOT NULL DEFAULT 0,         -- devices that have finished for good

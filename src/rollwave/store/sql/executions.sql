@@ -371,7 +371,7 @@ GROUP BY 1, 2;
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
 -- to the device now, or if its next attempt waits for its delay: then the next claim sends it.
-SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, d.campaign_id, d.segment, c.command,
+SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, d.campaign_id, d.segment, c.command, c.policy_revision,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c
 CROSS JOIN unnest($2::text[]) AS asking (device_id)

@@ -84,6 +84,52 @@ CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WH
 LEFT JOIN known ON known.guardrail = n.guardrail
 RETURNING number, began_after, of_groups;
 
+-- name: cover_in_flight
+-- Put devices that were in flight when tests ($3) began into buckets, in the order in which they were sent to: the present rows, and
+-- devices ($5: dispatch numbers, each of the test $4) that this transaction has ended. A device that an operator retries had failed
+-- before, and is not covered. $6, $7: the least and the largest number of devices of a bucket; $8: the number of buckets wanted.
+WITH tests AS MATERIALIZED (
+    SELECT number, guardrail, wave, labels, began_after FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[])
+), keys AS (
+    SELECT DISTINCT t.guardrail, ARRAY(SELECT jsonb_object_keys(t.labels)) AS keys FROM tests t WHERE t.labels <> '{}'
+), groups AS MATERIALIZED (
+    SELECT k.guardrail, s.number AS segment, (SELECT jsonb_object_agg(key, s.labels -> key) FROM unnest(k.keys) AS key) AS labels
+    FROM keys k
+    JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2
+), in_flight AS MATERIALIZED (
+    SELECT dispatch_number AS number, (position >> 44)::int - 1 AS wave, abs(segment) AS segment
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2
+      AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+      AND dispatch_number <= (SELECT max(began_after) FROM tests) AND failed_before IS NULL
+), covered AS (
+    SELECT t.number AS test, f.number, t.began_after
+    FROM tests t JOIN in_flight f ON t.wave = -1 OR t.wave = f.wave
+    WHERE t.labels = '{}'
+    UNION ALL
+    SELECT t.number, f.number, t.began_after
+    FROM in_flight f
+    JOIN groups g ON g.segment = f.segment
+    JOIN tests t ON t.guardrail = g.guardrail AND t.labels = g.labels
+    UNION ALL
+    SELECT e.test, e.number, t.began_after
+    FROM unnest($4::int[], $5::int[]) AS e (test, number) JOIN tests t ON t.number = e.test
+), placed AS (
+    SELECT test, number, row_number() OVER (PARTITION BY test ORDER BY number) - 1 AS place,
+           count(*) OVER (PARTITION BY test) AS devices
+    FROM covered WHERE number <= began_after
+), stored AS (
+    INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first, dispatched)
+    SELECT $1, $2, test, min(number), count(*)
+    FROM placed
+    GROUP BY test, place / GREATEST($6::int, LEAST($7::int, devices / $8::int))
+    RETURNING test, dispatched
+)
+UPDATE ota_campaign_tests t SET dispatched = t.dispatched + s.dispatched
+FROM (SELECT test, sum(dispatched)::int AS dispatched FROM stored GROUP BY test) AS s
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = s.test;
+
 -- name: draw
 -- Store the new numbers of devices in buckets ($3 to $5: test, first, dispatched), and add those of tests ($6, $7).
 WITH stored AS (
@@ -140,12 +186,18 @@ RETURNING number;
 
 -- name: failed_devices
 -- Up to $8 devices of test $3 that failed for one of the reasons $4 and with one of the codes $5 (NULL: any), by id.
--- $6: of this wave; NULL: of every wave. $7: of segments with these labels. The condition on status repeats the index's.
+-- $6: of this wave; NULL: of every wave. $7: of segments with these labels. The condition on status repeats the index's. Devices
+-- that were in flight when the test began have failed since. The first row of its guardrail has begun then.
+WITH test AS MATERIALIZED (
+    SELECT t.began_after, (SELECT min(f.began_at) FROM ota_campaign_tests f
+                           WHERE f.tenant_id = $1 AND f.campaign_id = $2 AND f.guardrail = t.guardrail
+                             AND f.began_after = t.began_after) AS began_at
+    FROM ota_campaign_tests t WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = $3
+)
 SELECT d.device_id
 FROM ota_device_status d
+JOIN test ON (d.dispatch_number > test.began_after) IS NOT FALSE OR (d.failed_before IS NULL AND d.completed_at >= test.began_at)
 WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.status IN ('FAILED', 'SKIPPED', 'INSTALLING') AND d.status = 'FAILED'
-  AND COALESCE(d.dispatch_number > (SELECT began_after FROM ota_campaign_tests
-                                    WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3), true)
   AND d.failed_reason = ANY ($4::text[]) AND ($5::text[] IS NULL OR d.error_code = ANY ($5))
   AND ($6::int IS NULL OR (d.position >> 44)::int - 1 = $6)
   AND ($7::text = '{}' OR d.segment = ANY (ARRAY(
@@ -157,7 +209,7 @@ LIMIT $8;
 
 -- name: tripped
 -- The tests of guardrails ($3) that have tripped; $4: only those whose labels the segment has (NULL: all).
-SELECT t.number FROM ota_campaign_tests t
+SELECT t.number, t.guardrail FROM ota_campaign_tests t
 WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = ANY ($3::text[]) AND t.tripped_at IS NOT NULL
   AND ($4::int IS NULL OR t.labels = (
       SELECT jsonb_object_agg(k, s.labels -> k)
@@ -179,7 +231,7 @@ WHERE t.tripped_at IS NOT NULL
 ORDER BY w.place;
 
 -- name: begin_anew
--- Let tests ($3) begin anew: they cover the devices that are sent to from now on.
+-- Let tests ($3) begin anew: they cover the devices that have not finished yet.
 WITH emptied AS (
     DELETE FROM ota_campaign_test_buckets WHERE tenant_id = $1 AND campaign_id = $2 AND test = ANY ($3::int[])
 )
@@ -200,12 +252,13 @@ DELETE FROM ota_campaign_test_buckets
 WHERE tenant_id = $1 AND campaign_id = $2 AND test = ANY (ARRAY(SELECT number FROM gone));
 
 -- name: insert_first_rows
--- The first rows of guardrails ($3) whose tests cover the devices that are sent to from now on. $4: the revision.
+-- The first rows of guardrails ($3) whose tests cover the devices that have not finished yet. $4: the revision.
 INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision, began_after)
 SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, $4, c.sent
 FROM unnest($3::text[]) WITH ORDINALITY AS n (guardrail, place)
 CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WHERE tenant_id = $1 AND campaign_id = $2) AS last
-JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = $2;
+JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = $2
+RETURNING number, guardrail;
 
 -- name: page
 -- For people: the tests of guardrails ($3), at most $4 of each: those that have tripped, then those with the largest share of

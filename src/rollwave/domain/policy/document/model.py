@@ -41,7 +41,7 @@ MAX_WAVES, MAX_GUARDRAILS, MAX_BUDGETS, MAX_LABELS, MAX_CODES = 100, 16, 4, 3, 6
 
 
 class OnFail(StrEnum):
-    """What happens when the devices of a wave are finished and too few of them succeeded."""
+    """What happens when a wave is finished, and too few devices succeeded or a guardrail is over its threshold."""
 
     PAUSE = "pause"
     ABORT = "abort"
@@ -59,7 +59,8 @@ class GateRule(Rule):
     on_fail: OnFail = Field(
         OnFail.PAUSE,
         strict=False,
-        description="What happens when the wave is finished and its `success_rate` does not hold.",
+        description="What happens when the wave is finished, and its `success_rate` does not hold or a guardrail that "
+        "cannot act yet is over its threshold.",
     )
 
 
@@ -73,7 +74,9 @@ class WaveRule(Rule):
     select: str | None = Field(
         None, description="A selector: only devices that match it. Without a size, all of them are in the wave."
     )
-    max_in_flight: Count | None = Field(None, description="Maximum number of devices of this wave in flight.")
+    max_in_flight: Count | None = Field(
+        None, description="Maximum number of devices of this wave in flight, until its gate opens."
+    )
     gate: GateRule | None = Field(None, description="What opens the next wave. The last wave has no gate.")
 
     @model_validator(mode="after")
