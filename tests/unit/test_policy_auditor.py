@@ -204,7 +204,7 @@ def test_no_wave_is_passed_while_the_campaign_is_paused_or_its_devices_are_place
         "guardrails": [],
     }
 
-    def passed_while(**columns: object) -> str:
+    def passed_while(**columns: Any) -> str:
         before, after = (
             replace(campaign(*CANARY, *REST, document=document, wave=wave, **columns), tests=[]) for wave in (0, 1)
         )
