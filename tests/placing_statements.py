@@ -74,7 +74,8 @@ async def _place(connection: Connection, source: Source, document: object) -> No
         found = await placing.survey(connection, source, of)
         await placing.count_waves(connection, source, of, found)
         if source.group_id is None:
-            await placing.place_inserted(connection, source, of, found, limit=100)
+            for in_flight in (False, True):
+                await placing.place_inserted(connection, source, of, found, in_flight=in_flight, limit=100)
             await placing.move_sent(connection, source, of, ["dev-1"])
             await placing.move(connection, source, of, found, after="", limit=100)
         else:

@@ -98,11 +98,11 @@ async def test_waiting_and_explain_say_which_gate_devices_wait_for_and_until_whe
         verdict, heading, *checks = north.do("campaign", "explain", "1", "dev-6").splitlines()
         assert re.fullmatch(rf"dev-6 is PENDING, and may be sent to at {at} at the earliest", verdict)
         assert heading.split() == ["GATE", "STATE", "UNTIL", "WHY"]
-        gates = ["status", "targeting", "listener", "wave", "in_flight", "pace"]
+        gates = ["status", "targeting", "listener", "halted", "freeze", "wave", "in_flight", "pace"]
         assert [(check.split()[0], check.split()[1]) for check in checks if not check.startswith("20")] == [
             (gate, "closed" if gate == "pace" else "open") for gate in gates
         ]
-        assert re.fullmatch(rf"pace +closed +{at} +{used_up}; 3 devices go before it *", checks[5])
+        assert re.fullmatch(rf"pace +closed +{at} +{used_up}; 3 devices go before it *", checks[7])
 
 
 async def test_create_waits_for_targeting_of_a_large_group_up_to_its_timeout(

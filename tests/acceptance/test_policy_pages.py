@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from rollwave.mqtt.broker import Broker
 from tests.installation import TENANT, Installation, installed
 from tests.moved_clock import Clock
 from tests.pages import commands, run
-from tests.support import eventually
+from tests.support import eventually, rollwave_running
 
 
 @pytest.fixture
@@ -109,3 +110,14 @@ async def test_night_windows(north: Installation, clock: Clock, tmp_path: Path) 
         clock.set("2027-01-11T17:00:01Z")
         await reader.sees(done, "pump-tokyo")
         assert "pump-berlin" not in await reader.runs(done)
+
+
+async def test_simulated_devices(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
+        reader = Reader(installation, tmp_path)
+        firmware, group, simulate, campaign = commands("simulated-devices.md")
+        await reader.runs(firmware + group)
+        _, *arguments = shlex.split(simulate)
+        async with rollwave_running(*arguments, log=tmp_path / "fleet.log", env=installation.env) as running:
+            await eventually(lambda: "fleet_connected" in running.output())
+            assert "COMPLETED  6 SUCCESS" in await reader.runs(campaign)

@@ -10,7 +10,7 @@ from typing import Any
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.text import Format
-from rollwave.engine import policies
+from rollwave.engine import operations, policies
 from rollwave.engine.policies import Edit
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.look import Upkeep
@@ -19,7 +19,7 @@ from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection
 from tests.in_process import long_subscribed_listener
-from tests.integration.test_placing import LABELS, cells_agree, create, host, place, places
+from tests.integration.test_placing import LABELS, cells_agree, create, create_first_batch, host, place, places
 from tests.support import eventually
 
 __all__ = ["host"]
@@ -208,3 +208,26 @@ async def test_devices_that_other_sql_inserts_are_placed_alone(host: Connection,
     assert await cells_agree(pool, campaign)
     sizes = await host.fetch("SELECT size FROM ota_campaign_waves WHERE campaign_id = $1 ORDER BY number", campaign)
     assert [each["size"] for each in sizes] == [3, len(LABELS) - 3 + 2, 0]
+
+
+async def test_a_revision_that_other_sql_puts_in_force_while_the_group_is_targeted(
+    host: Connection, pool: Pool
+) -> None:
+    """All members are targeted, and then placed by the new revision."""
+    campaign = await create_first_batch(host, pool, {"waves": [{"name": "first", "size": 3}, {"name": "rest"}]})
+    await host.execute(
+        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)"
+        " VALUES ($1, $2, 2, $3::text::jsonb)",
+        *(TENANT, campaign, json.dumps({"waves": [{"name": "canary", "select": "ring == canary"}, {"name": "rest"}]})),
+    )
+    await host.execute("UPDATE ota_campaigns SET policy_revision = 2 WHERE id = $1", campaign)
+    await place(pool, campaign)
+    await operations.start_campaign(pool, TENANT, campaign, actor="test")
+    ref = CampaignRef(TenantId(TENANT), campaign, CampaignStatus.RUNNING)
+    assert (await Upkeep(pool, Settings()).look_after(ref)).being_targeted
+    await place(pool, campaign)
+    found = await places(host, campaign)
+    assert {each: wave for each, (wave, _, _) in found.items()} == {
+        each: 0 if labels.get("ring") == "canary" else 1 for each, labels in LABELS.items()
+    }
+    assert await cells_agree(pool, campaign)

@@ -32,7 +32,8 @@ DEVICES = [f"dev-{number}" for number in range(1, 19)]
 
 CHANGE_CAMPAIGN = """
     UPDATE ota_campaigns
-    SET policy_revision = $2, wave = $3, segment_turn = $4, pace_opened_at = now() - make_interval(secs => $5),
+    SET policy_revision = $2, placed_revision = $2,
+        wave = $3, segment_turn = $4, pace_opened_at = now() - make_interval(secs => $5),
         pace_used = $6, pace_carried = $7, status = $8, active_at = now(), suspended_for = 0,
         sent = (SELECT count(*) FROM ota_device_status WHERE attempt > 0)
     WHERE id = $1

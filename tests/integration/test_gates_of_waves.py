@@ -9,6 +9,7 @@ import pytest
 from rollwave.domain.role import Role
 from rollwave.engine import explain
 from rollwave.engine.promote import promote_wave
+from rollwave.engine.retry import retry_failed
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.settings import Settings
@@ -92,3 +93,59 @@ async def test_on_fail_aborts_for_a_guardrail_over_its_threshold(pool: Pool, hos
     await report(pool, campaign, sent[3:], "SUCCESS")
     await look(pool, campaign)
     assert await status_of(host, campaign) == "ABORTED"
+
+
+async def test_a_later_wave_that_earlier_ones_emptied_passes_at_once(pool: Pool, host: Connection) -> None:
+    waves = [
+        {"name": "canary", "select": "ring == canary"},
+        {"name": "early", "select": "ring == canary", "gate": {"soak": "1d", "approval": True}},
+        {"name": "rest"},
+    ]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves}, FLEET)
+    await look(pool, campaign)
+    await report(pool, campaign, await send(pool, campaign), "SUCCESS")
+    await look(pool, campaign)
+    assert await waves_of(host, campaign) == [("canary", 4, "passed"), ("early", 0, "passed"), ("rest", 8, "open")]
+
+
+async def test_a_last_wave_whose_selector_matches_nothing_is_promoted(pool: Pool, host: Connection) -> None:
+    waves = [{"name": "canary", "select": "ring == canary"}, {"name": "rest", "select": "ring == prdo"}]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves}, FLEET)
+    await look(pool, campaign)
+    await report(pool, campaign, await send(pool, campaign), "SUCCESS")
+    await look(pool, campaign)
+    assert await status_of(host, campaign) == "PAUSED"
+    for _ in range(2):
+        status = await promote_wave(pool, SETTINGS, TENANT, campaign, "rest", actor="key", role=Role.OPERATOR)
+        assert status == "PAUSED"
+    promoted = "SELECT detail ->> 'lacking' FROM ota_campaign_history WHERE event = 'wave_promoted'"
+    assert await host.fetchval(promoted) == "the selector of wave rest matches no device"
+    await look(pool, campaign)
+    assert (await status_of(host, campaign), (await waves_of(host, campaign))[1]) == (
+        "COMPLETED",
+        ("rest", 0, "passed"),
+    )
+
+
+async def test_a_soak_begins_again_with_a_failure_that_a_retry_balances(pool: Pool, host: Connection) -> None:
+    waves = [{"name": "canary", "size": 4, "gate": {"min_finished": 1, "soak": "1d"}}, {"name": "rest"}]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves, "guardrails": []}, FLEET)
+    await look(pool, campaign)
+    sent = await send(pool, campaign)
+    await report(pool, campaign, sent[:1], "SUCCESS")
+    await report(pool, campaign, sent[1:2], "FAILED")
+    await look(pool, campaign)
+    soak = "SELECT soak_from FROM ota_campaign_waves WHERE campaign_id = $1 AND number = 0"
+    began = await host.fetchval(soak, campaign)
+    await retry_failed(pool, TENANT, campaign, actor="key")
+    await look(pool, campaign)
+    assert began is not None
+    assert await host.fetchval(soak, campaign) == began, "a retry alone does not begin the soak again"
+    await report(pool, campaign, sent[2:3], "FAILED")
+    await look(pool, campaign)
+    began_again = await host.fetchval(soak, campaign)
+    assert began_again > began
+    await retry_failed(pool, TENANT, campaign, actor="key")
+    await report(pool, campaign, sent[3:4], "FAILED")
+    await look(pool, campaign)
+    assert await host.fetchval(soak, campaign) > began_again, "as many devices have failed as before"

@@ -18,6 +18,7 @@ from rollwave.errors import Conflict, NotFound
 from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.segment_quarantine import SegmentChanges
 from tests.engine import TENANT, Connection, connect, incoming_report, insert_campaign
 from tests.in_process import ingest
 from tests.integration.test_policy_in_force import follow
@@ -338,7 +339,7 @@ async def test_a_new_guardrail_of_an_edit_covers_the_devices_in_flight(pool: Poo
 
 
 async def test_devices_under_quarantine_stay_there_in_the_new_segments_of_an_edit(pool: Pool, host: Connection) -> None:
-    sent = await Sent.start(pool, host, BY_REVISION, segments=[{"revision": "B"}, {"revision": "C"}])
+    sent = await Sent.start(pool, host, BY_REVISION, segments=[{"revision": "B"}, {"revision": "C", "zone": "b"}])
     await sent.report((await sent.send(30, segment=2))[:12], "FAILED")
     for number, revision in ((3, "B"), (4, "C")):
         await host.execute(
@@ -347,6 +348,7 @@ async def test_devices_under_quarantine_stay_there_in_the_new_segments_of_an_edi
             *(TENANT, sent.id, number, revision),
         )
     async with tenant_transaction(pool, TENANT) as connection:
-        await guardrail_changes.quarantine_new_segments(connection, await campaigns.lock(connection, TENANT, sent.id))
+        campaign = await campaigns.lock(connection, TENANT, sent.id)
+        await guardrail_changes.keep_quarantine(connection, campaign, SegmentChanges([3, 4]))
     assert await sent.quarantined() == [2, 4]
     assert (await sent.events("segment_quarantined"))[-1]["segment"] == 4

@@ -54,15 +54,22 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 async def create(host: Connection, pool: Pool, document: Mapping[str, Any], *, first_batch: int = BATCH) -> CampaignId:
     """Create a campaign under a document over all devices, and place them in batches."""
+    campaign = await create_first_batch(host, pool, document, first_batch=first_batch)
+    await place(pool, campaign)
+    return campaign
+
+
+async def create_first_batch(
+    host: Connection, pool: Pool, document: Mapping[str, Any], *, first_batch: int = BATCH
+) -> CampaignId:
+    """Create a campaign under a document over all devices, of which only the first are targeted and placed."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url)"
         f" SELECT $1::text, {UNUSED_VERSION}, 'https://a.invalid/f' RETURNING id",
         TENANT,
     )
     new, policy = NewCampaign("spring", firmware, "all"), validate(Located(dict(document)))
-    campaign = await create_campaign(pool, TENANT, new, actor="test", policy=policy, first_batch=first_batch)
-    await place(pool, campaign)
-    return campaign
+    return await create_campaign(pool, TENANT, new, actor="test", policy=policy, first_batch=first_batch)
 
 
 async def place(pool: Pool, campaign: CampaignId) -> None:

@@ -18,14 +18,18 @@ from rollwave.engine.locked_campaign import lock_campaign
 from rollwave.engine.promote import promote_wave
 from rollwave.engine.upkeep import waves
 from rollwave.engine.upkeep.look import Upkeep
+from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, tenant_transaction
-from tests.engine import UNUSED_VERSION, Connection, campaign_ref, connect
+from tests.engine import UNUSED_VERSION, Connection, campaign_ref, connect, incoming_report, make_claims
+from tests.in_process import ingest, long_subscribed_listener
 from tests.support import eventually
+
+PER_RING = {"name": "rings", "threshold": "50%", "scope": "segment", "per": ["ring"], "action": "pause"}
 
 
 @pytest.fixture
@@ -256,6 +260,33 @@ async def test_a_failed_gate_keeps_a_campaign_paused_that_has_no_device_left_unt
 
 async def _is(host: Connection, campaign: int, status: str) -> bool:
     return await status_of(host, campaign) == status
+
+
+@pytest.mark.parametrize("budgets", [[], [{"per": "ring", "max_in_flight": 9}]])
+async def test_what_a_wave_left_over_goes_before_the_next_wave_in_every_segment(
+    host: Connection, pool: Pool, budgets: list[Mapping[str, object]]
+) -> None:
+    document = {
+        "order": "id",
+        "waves": [{"name": "canary", "size": 8, "gate": {"min_finished": 2}}, {"name": "rest"}],
+        "guardrails": [PER_RING],
+        "budgets": budgets,
+        "pace": {"max_in_flight": 3},
+    }
+    fleet = {f"dev-{n:02}": {"ring": "b" if 0 < n < 8 else "a"} for n in range(16)}
+    campaign, sent = await insert_campaign(host, document, fleet), list[str]()
+    ref = campaign_ref(campaign)
+    async with long_subscribed_listener(pool, host):
+        await Upkeep(pool, Settings()).look_after(ref)
+        await Targeter(pool).target(ref)
+        while len(sent) < len(fleet):
+            batch = [each.device_id for each in (await make_claims(pool, Settings()).claim(ref)).commands]
+            assert batch
+            sent += sorted(batch)
+            await ingest(pool, [incoming_report(each, campaign, "SUCCESS") for each in batch])
+            await Upkeep(pool, Settings()).look_after(ref)
+    canaries = sorted(fleet)[:8]
+    assert set(sent[:8]) == set(canaries)
 
 
 async def test_what_devices_of_a_document_wait_for_is_named(

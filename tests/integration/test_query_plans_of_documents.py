@@ -14,14 +14,18 @@ from typing import Any
 
 import pytest
 
-from rollwave.domain.execution import WAVE_BITS, ExecutionStatus, Place
+from rollwave.domain.execution import WAVE_BITS, Cell, ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.store import campaigns, cells, executions, retries, standing, views, waves
+from rollwave.domain.policy.document.model import GuardrailRule
+from rollwave.engine import guardrail_changes
+from rollwave.store import campaigns, cells, executions, guardrails, retries, standing, views, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, ClaimQueue
+from rollwave.store.guardrails import Group, labels_text
 from rollwave.store.queries import load
 from rollwave.store.retries import Retried
+from rollwave.store.segment_quarantine import SegmentChanges
 from rollwave.store.standing import ClosedSegment
 from tests.integration.test_query_plans import explaining
 
@@ -33,7 +37,7 @@ CELLS = SEGMENTS * WAVES
 HANDLED_PER_ROW, HANDLED_PER_CELL = 60, 8
 """Maximum number of rows that the nodes of a plan handle for a device of a batch, and for a cell of the campaign."""
 
-NOUNS = ("campaigns", "cells", "executions", "retries", "standing", "views")
+NOUNS = ("campaigns", "cells", "executions", "guardrails", "retries", "segment_quarantine", "standing", "views")
 OF_A_BATCH = {
     "campaigns.get",
     "cells.next_rooms",
@@ -57,9 +61,9 @@ async def insert(pool: Pool, tenant: str) -> CampaignId:
         tenant,
     )
     campaign: CampaignId = await pool.fetchval(
-        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, status, policy_revision, pending,"
-        " downloading, installing, succeeded, failed, skipped)"
-        " VALUES ($1, 'one', $2, 'RUNNING', 1, $3, 0, 0, 0, 0, 0) RETURNING id",
+        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, status, policy_revision, placed_revision,"
+        " pending, downloading, installing, succeeded, failed, skipped)"
+        " VALUES ($1, 'one', $2, 'RUNNING', 1, 1, $3, 0, 0, 0, 0, 0) RETURNING id",
         *(tenant, firmware, DEVICES),
     )
     key = tenant, campaign
@@ -145,7 +149,7 @@ async def dispatched_and_ended(pool: Pool, campaign_id: CampaignId) -> None:
         assert len((await claimed(connection, campaign, {}, fresh=0)).commands) == ROWS
 
 
-async def claimed(connection: Connection, campaign: Campaign, rooms: Mapping[int, int], *, fresh: int) -> Claim:
+async def claimed(connection: Connection, campaign: Campaign, rooms: Mapping[Cell, int], *, fresh: int) -> Claim:
     return await executions.claim(
         connection,
         campaign,
@@ -155,8 +159,31 @@ async def claimed(connection: Connection, campaign: Campaign, rooms: Mapping[int
         device_timeout=600,
         opens_interval=False,
         command="{}",
-        queue=ClaimQueue(rooms, 0, zones=["UTC", None]),
+        queue=ClaimQueue(rooms, zones=["UTC", None]),
     )
+
+
+async def test_keeping_new_segments_under_quarantine_handles_each_test_and_segment_once(
+    database: str, postgres_log: Path, campaign_id: CampaignId
+) -> None:
+    """Every second segment is new since an edit. A guardrail has tripped for the devices of all of them."""
+    rule = {"name": "n", "threshold": "10%", "scope": "segment", "per": ["n"], "action": "quarantine"}
+    before = postgres_log.stat().st_size
+    async with explaining(database, postgres_log) as (pool, _):
+        await pool.execute(
+            "UPDATE ota_campaign_policies SET document = $1::text::jsonb", json.dumps({"guardrails": [rule]})
+        )
+        async with tenant_transaction(pool, "north") as connection:
+            campaign = await campaigns.lock(connection, "north", campaign_id)
+            groups = [Group("n", labels=labels_text({"n": number})) for number in range(1, SEGMENTS + 1)]
+            await guardrails.begin(connection, campaign, groups, {"n": GuardrailRule.model_validate(rule)})
+            await connection.execute("UPDATE ota_campaign_tests SET tripped_at = now()")
+            await connection.execute("UPDATE ota_campaign_segments SET quarantined_at = now() WHERE number % 2 = 0")
+            changes = SegmentChanges(range(1, SEGMENTS, 2), [(number, number - 1) for number in range(2, SEGMENTS, 2)])
+            await guardrail_changes.keep_quarantine(connection, campaign, changes)
+            assert await connection.fetchval("SELECT bool_and(quarantined_at IS NOT NULL) FROM ota_campaign_segments")
+    handled = {name: max(found) for name, found in rows_handled(postgres_log.read_bytes()[before:].decode()).items()}
+    assert {name: rows for name, rows in handled.items() if rows > HANDLED_PER_CELL * CELLS} == {}
 
 
 def skipped(places: tuple[Place, ...]) -> Iterator[cells.Skipped]:

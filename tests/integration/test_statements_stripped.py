@@ -67,6 +67,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "imports.finish": {3: "{}"},
     "guardrails.begin": {5: ["x", "y"], 8: ['["ring"]', None], 9: ["{}", "{}"]},
     "guardrails.insert_first_rows": {3: ["new-1", "new-2"]},
+    "guardrails.cover_in_flight": {3: [2], 4: [2, 2], 5: [3, 4]},
     "guardrails.draw": {4: [1, 2]},
     "guardrails.count": {4: [1, 2]},
     "budgets.hold": {3: ["(0,1)", "(0,2)"]},
@@ -111,7 +112,7 @@ UNDER_DOCUMENTS = """
     UPDATE ota_campaigns SET created_by = tenant_id, placement = '{}';
     UPDATE ota_campaign_budget_values SET owed = 1;
     INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('south', 7, 9, '{}');
-    INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) SELECT tenant_id, 7, 1 FROM tenants;
+    INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, soak_failed) SELECT tenant_id, 7, 1, 5 FROM tenants;
     UPDATE ota_campaign_cells SET wave = 1, waiting = 3, in_flight = 4;
     UPDATE ota_campaign_segments SET labels = '{"site": "a"}';
     INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, quarantined_at)
@@ -119,8 +120,9 @@ UNDER_DOCUMENTS = """
     INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, closed, reopened)
         VALUES ('south', 7, 3, '{"site": "c"}', '{[2026-01-01, 2026-01-02)}', true);
     UPDATE ota_campaign_tests SET guardrail = 'dev-1', wave = 1, labels_key = 'dev-1', finished = 1;
-    INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision, labels, finished, tripped_at)
-        SELECT tenant_id, 7, 2, 'dev-2', 1, '{"site": "a"}', 1, now() FROM tenants;
+    INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision, labels, finished,
+                                    tripped_at, began_after)
+        SELECT tenant_id, 7, 2, 'dev-2', 1, '{"site": "a"}', 1, now(), 5 FROM tenants;
     INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision)
         VALUES ('south', 7, 9, 'south', 1);
     INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('south', 7, 1, 2);

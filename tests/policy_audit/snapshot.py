@@ -152,9 +152,10 @@ async def read(connection: Connection) -> list[Campaign]:
     documents = await connection.fetch(
         "SELECT campaign_id, revision, document::text AS text FROM ota_campaign_policies"
     )
-    # A device that is being placed anew has its new place if it is not after the last one that was.
+    # A device that is being placed anew has its new place if it is not after the last one that was, or if all have.
     devices = await connection.fetch(
-        "SELECT d.*, d.device_id <= c.targeted_up_to AS reached FROM ota_device_status d"
+        "SELECT d.*, COALESCE(c.placement, '{}') ? 'filled' OR d.device_id <= c.targeted_up_to AS reached"
+        " FROM ota_device_status d"
         " JOIN ota_campaigns c ON c.tenant_id = d.tenant_id AND c.id = d.campaign_id"
         " WHERE c.policy_revision IS NOT NULL"
     )

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import Cell, ExecutionStatus
 from rollwave.domain.policy.admission import Admission, admit, explain, may_go_at
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts, QueueFacts, SegmentGroup, SegmentOfDevice, Used
 from rollwave.domain.policy.gates import GateName, own
-from rollwave.domain.policy.queue import Queue
+from rollwave.domain.policy.queue import Queue, room_of
 from rollwave.domain.policy.rules import Policy, Wave
 from rollwave.domain.policy.waiting import AgainInSegments, DueAgain, Waiting, count_waiting
 from rollwave.domain.policy.waves import WaveState
@@ -91,19 +91,22 @@ class Campaign:
             for each in self.devices
         )
 
-    def rooms(self, admission: Admission) -> dict[int, int]:
-        """What the statement ``next_rooms`` answers: segments in turn, as many as the devices need."""
+    def rooms(self, admission: Admission) -> dict[Cell, int]:
+        """What the statement ``next_rooms`` answers: of each wave the segments in turn, as many as the devices need."""
         queue, fresh = admission.queue, admission.fresh
         if queue is None or not fresh:
             return {}
         numbers = list(range(len(self.segments)))
         in_turn = [n for n in numbers if n > self.turn] + [n for n in numbers if n <= self.turn]
-        found: dict[int, int] = {}
-        for n in in_turn:
-            each = self.segments[n]
-            if self.waiting(n) and not each.quarantined and is_open(queue, each.zone) and sum(found.values()) < fresh:
-                found[n] = self.waiting(n)
+        found: dict[Cell, int] = {}
+        for cell in (Cell(wave, n) for wave in range(self.wave + 1) for n in in_turn):
+            each, waiting = self.segments[cell.segment], len(self.fresh(cell))
+            if waiting and not each.quarantined and is_open(queue, each.zone) and sum(found.values()) < fresh:
+                found[cell] = waiting
         return found
+
+    def fresh(self, cell: Cell) -> list[int]:
+        return [n for n, each in enumerate(self.devices) if each.facts.fresh and (each.wave, each.segment) == cell]
 
     def claim(self, admission: Admission) -> set[int]:
         """What the statement ``claim`` takes."""
@@ -111,13 +114,8 @@ class Campaign:
             return set()
         again = {n for n, each in enumerate(self.devices) if self._again(each) and not self._closed(admission, each)}
         fresh: list[int] = []
-        for segment, room in self.rooms(admission).items():
-            mine = [
-                n
-                for n, each in enumerate(self.devices)
-                if each.facts.fresh and each.segment == segment and each.wave <= self.wave
-            ]
-            fresh += sorted(mine, key=self._place)[:room]
+        for cell, room in self.rooms(admission).items():
+            fresh += self.fresh(cell)[:room]
         return again | set(fresh[: admission.fresh])
 
     def _place(self, number: int) -> tuple[int, int]:
@@ -140,13 +138,8 @@ class Campaign:
 
     def facts_of(self, number: int, admission: Admission) -> DeviceFacts:
         """The facts about one device, as *explain* reads them."""
-        each, rooms = self.devices[number], self.rooms(admission)
-        before = 0
-        for segment in rooms:
-            if segment == each.segment:
-                break
-            before += rooms[segment]
-        room = min(rooms.get(each.segment, 0), max(0, admission.fresh - before))
+        each = self.devices[number]
+        room = room_of(each.segment, self.rooms(admission), admission.fresh)
         segment_ = self.segments[each.segment]
         ahead = sum(
             other.facts.fresh and other.segment == each.segment and self._place(n) < self._place(number)

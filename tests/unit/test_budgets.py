@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.domain.execution import Cell
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.policy.budgets import Candidate, Choice, Key, Return, freed, keys_of
 
@@ -14,7 +15,7 @@ NORTH, SOUTH, LINE = Key(1, "north"), Key(1, "south"), Key(2, "line 1")
 
 
 def candidate(name: str, *keys: Key, in_flight: tuple[int, ...] = (), segment: int = 1, ok: bool = True) -> Candidate:
-    return Candidate(DeviceId(name), segment, name, keys, in_flight or (0,) * len(keys), ok)
+    return Candidate(DeviceId(name), Cell(0, segment), name, keys, in_flight or (0,) * len(keys), ok)
 
 
 def names(choice: Choice) -> list[str]:

@@ -83,6 +83,13 @@ WAVE_BITS = 44
 """The bits of ``ota_device_status.position`` that order the devices of one wave. The wave's number is above them."""
 
 
+class Cell(NamedTuple):
+    """The devices of one ``wave`` (from 0) and one ``segment`` (from 1). Flat columns: wave -1 and segment 0."""
+
+    wave: int
+    segment: int
+
+
 class Place(NamedTuple):
     """Where a device stands in a campaign under a policy document.
 

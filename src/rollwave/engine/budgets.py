@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from rollwave.domain.campaign import FINAL
-from rollwave.domain.execution import Place
+from rollwave.domain.execution import Cell, Place
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.budgets import Choice, Key, Return, caps_of, freed, keys_of
 from rollwave.domain.policy.document.model import PolicyDocument
@@ -58,14 +58,14 @@ async def choose(
     connection: Connection,
     campaign: Campaign,
     document: PolicyDocument,
-    rooms: Callable[[], Awaitable[Mapping[int, int]]],
+    rooms: Callable[[], Awaitable[Mapping[Cell, int]]],
     *,
     devices: int,
     look: int,
 ) -> tuple[Choice, bool]:
     """Choose up to ``devices`` devices for their first command, and hold those before them that have no room.
 
-    ``rooms``: reads the open segments with the number of devices in the queue of each. ``look``: number of candidates
+    ``rooms``: reads the open cells with the number of devices in the queue of each. ``look``: number of candidates
     in each round. Returns the choice, and whether the next claim may find more.
     """
     choice, changed = Choice(caps_of(document), devices), False
@@ -82,7 +82,7 @@ async def choose(
 
 
 async def behind(
-    connection: Connection, campaign: Campaign, choice: Choice, rooms: Mapping[int, int], *, look: int
+    connection: Connection, campaign: Campaign, choice: Choice, rooms: Mapping[Cell, int], *, look: int
 ) -> dict[str, int]:
     """The next ``look`` devices of the queue that those before them leave no place, each with the number of the budget.
 
@@ -126,7 +126,7 @@ async def change(connection: Connection, campaign: Campaign, moved: Mapping[Key,
     While devices are being placed anew, nothing is counted: the last batch counts the rows. A campaign that has ended
     sends nothing more.
     """
-    if campaign.document is None or campaign.being_targeted or campaign.status in FINAL:
+    if campaign.document is None or campaign.being_targeted or campaign.must_be_placed or campaign.status in FINAL:
         return
     caps = caps_of(campaign.document)
     moved = {key: number for key, number in moved.items() if key.budget <= len(caps)}
@@ -146,9 +146,9 @@ async def repair(connection: Connection, campaign: Campaign, missed: Mapping[Key
         await store.return_lost(connection, campaign)
 
 
-def rooms_of(choice: Choice) -> dict[int, int]:
-    """The segments of the accepted devices, in the order of the choice, each with their number."""
-    return dict(Counter(each.segment for each in choice.accepted))
+def rooms_of(choice: Choice) -> dict[Cell, int]:
+    """The cells of the accepted devices, in the order of the choice, each with their number."""
+    return dict(Counter(each.cell for each in choice.accepted))
 
 
 def ids_of(choice: Choice) -> Sequence[str]:

@@ -13,6 +13,7 @@ from rollwave.domain.policy.budgets import Choice, caps_of
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.placing import EVERYTHING
+from rollwave.domain.policy.queue import room_of
 from rollwave.domain.policy.waiting import Waiting, count_waiting
 from rollwave.engine import budgets
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
@@ -135,14 +136,13 @@ async def _with_room(
     if device.segment is None or admission.queue is None or not fresh:
         return device
     rooms = admission.queue.rooms or await cells.next_rooms(
-        connection, campaign.row, up_to_wave=campaign.row.wave, zones=admission.queue.open_zones, devices=fresh
+        connection,
+        campaign.row,
+        up_to_wave=campaign.row.wave,
+        zones=admission.queue.open_zones,
+        devices=settings.claim_batch,
     )
-    before = 0  # a claim fills itself from one segment after the other
-    for number, waiting in rooms.items():
-        if number == device.segment.number:
-            return replace(device, segment=replace(device.segment, room=min(waiting, fresh - before)))
-        before += waiting
-    return device
+    return replace(device, segment=replace(device.segment, room=room_of(device.segment.number, rooms, fresh)))
 
 
 async def _behind_others(

@@ -5,17 +5,19 @@ All functions need the campaign's lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from rollwave.domain.events import ENGINE
+from rollwave.domain.events import ENGINE, Entry
 from rollwave.domain.policy import guardrail
 from rollwave.domain.policy.document.model import Method, PolicyDocument, Scope, TripAction
+from rollwave.domain.policy.quarantine import Labels, carried
 from rollwave.domain.policy_events import SegmentQuarantined
 from rollwave.engine.guardrails import rules_of
 from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
+from rollwave.store.guardrails import Group
 from rollwave.store.segment_quarantine import SegmentChanges
 
 
@@ -44,19 +46,52 @@ async def _begin_anew(
         await store.cover_in_flight(connection, campaign, covering)
 
 
-async def carry_quarantine(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> None:
-    """Keep devices under quarantine that are in other segments since an edit of the document."""
-    for segment, reason, _ in await segment_quarantine.carry(connection, campaign, changes):
-        event = SegmentQuarantined(reason, segment)
-        await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
+async def keep_quarantine(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> None:
+    """Keep devices under quarantine that an edit of the document has moved to other segments.
+
+    Only an operator's release ends a quarantine. So segments that have devices of others under quarantine get it too,
+    and new segments whose devices a guardrail has tripped for.
+    """
+    if not changes.new and not changes.moved:
+        return
+    quarantined = await segment_quarantine.under_quarantine(connection, campaign)
+    entered = {number for _, number in changes.moved}
+    labels = await store.labels_of(connection, campaign, {*changes.new, *entered})
+    new = {number: labels[number] for number in changes.new}
+    found = carried(new, changes.moved, labels, quarantined)
+    await _put(connection, campaign, found)
+    kept = {each.number for each in found}
+    await _put_tripped(connection, campaign, {number: of for number, of in new.items() if number not in kept})
 
 
-async def quarantine_new_segments(connection: Connection, campaign: Campaign) -> None:
-    """Keep devices under quarantine that an edit of the document has placed in new segments."""
-    names = [each.name for each in rules_of(campaign) if each.action is TripAction.QUARANTINE]
-    for segment, reason, name in await segment_quarantine.quarantine_new(connection, campaign, names) if names else ():
-        quarantined = SegmentQuarantined(reason, segment, name)
-        await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
+async def _put_tripped(connection: Connection, campaign: Campaign, new: Mapping[int, Labels]) -> None:
+    """Put new segments under quarantine whose devices a guardrail has tripped for. ``new``: their labels by number."""
+    rules = [each for each in rules_of(campaign) if each.action is TripAction.QUARANTINE]
+    groups = {(number, rule.name): Group.of_segment(rule, labels) for number, labels in new.items() for rule in rules}
+    if not groups:
+        return
+    tripped = await store.tripped_groups(connection, campaign, [*dict.fromkeys(groups.values())])
+    because = {number: name for (number, name), group in reversed(groups.items()) if group in tripped}
+    segments = [
+        (number, None, f"guardrail {name} had tripped for these devices") for number, name in sorted(because.items())
+    ]
+    await _put(connection, campaign, segments, because)
+
+
+async def _put(
+    connection: Connection,
+    campaign: Campaign,
+    segments: Sequence[tuple[int, int | None, str]],
+    guardrails: Mapping[int, str] | None = None,
+) -> None:
+    if not segments:
+        return
+    names = guardrails or {}
+    put = await segment_quarantine.put(connection, campaign, segments)
+    entries = [
+        Entry(campaign.id, SegmentQuarantined(reason, number, names.get(number)), ENGINE) for number, reason in put
+    ]
+    await events.append_all(connection, campaign.tenant_id, entries)
 
 
 async def replace_document(

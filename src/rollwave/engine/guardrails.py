@@ -286,7 +286,7 @@ class _Groups:
         labels = self._labels.get(place.segment)
         if labels is None:
             return None
-        return Group(rule.name, labels=store.labels_text({key: labels.get(key) for key in rule.per or ()}))
+        return Group.of_segment(rule, labels)
 
 
 def _of_group(trip: Trip, group: Group) -> Trip:

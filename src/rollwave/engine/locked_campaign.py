@@ -56,7 +56,7 @@ class CampaignUnderPolicy:
             reason=row.status_reason,
             unreadable=self.unreadable,
             in_own_database=row.in_own_database,
-            targeted=row.targeted_devices if row.being_targeted else None,
+            targeted=row.targeted_devices or 0 if row.being_targeted or row.must_be_placed else None,
             targeting_fault=row.placing_fault,
             counted=row.counted and bool(self.waves),
             heard=heard,
@@ -140,6 +140,11 @@ def _read(row: Campaign, settings: Settings) -> Policy:
 
     if row.document_fault is not None:
         raise UnreadableRow(row.document_fault)
+    if row.policy_revision is None and row.placed_revision is not None:
+        raise UnreadableRow(
+            f"its devices are placed by revision {row.placed_revision} of its policy, so it cannot follow its flat "
+            "columns: set policy_revision again"
+        )
     if row.document is not None:
         return policy_of(
             row.document,

@@ -85,8 +85,30 @@ async def move_sent(connection: Connection, ref: CampaignRef, began: str, *, aft
         if segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, too_many(segments))
             return SentMoved(None, too_many=True, stopped=stopped)
-        await guardrail_changes.carry_quarantine(connection, campaign, changes)
+        await guardrail_changes.keep_quarantine(connection, campaign, changes)
     return SentMoved(locked.up_to if locked.scanned == limit else None)
+
+
+async def begin(connection: Connection, campaign: Campaign, document: PolicyDocument) -> None:
+    """Begin to place the campaign's devices by ``document``, which is in force. Needs the campaign's lock.
+
+    The first wave is the current one again, unless the waves up to the current one keep their names: otherwise devices
+    would be sent to whose gate nobody has judged.
+    """
+    known, upto = [each.name for each in waves.of(campaign)], campaign.wave + 1
+    kept = campaign.placed_revision is not None and known[:upto] == list(placing_of(document).names[:upto])
+    await placing.begin(connection, campaign, waves_anew=not kept)
+
+
+async def follow(connection: Connection, campaign: Campaign, document: PolicyDocument) -> None:
+    """Begin to place the campaign's devices by ``document``, since other SQL has put it in force.
+
+    Its guardrails begin anew: nobody has compared them with the earlier ones. Needs the campaign's lock.
+    """
+    if campaign.sent or campaign.placed_revision is not None:  # otherwise no test has begun
+        revision = campaign.policy_revision or 0
+        await guardrail_changes.replace_document(connection, campaign, None, document, revision=revision)
+    await begin(connection, campaign, document)
 
 
 async def forget(connection: Connection, campaign: Campaign, *, limit: int) -> bool:
@@ -109,29 +131,49 @@ async def place_next(
     return await placing.insert(connection, source, of, found, after=after, limit=limit, before=before)
 
 
-def must_place_all(campaign: Campaign, document: PolicyDocument) -> bool:
-    """Whether devices that other SQL has inserted can only be placed together with all others.
+async def begin_if_needed(
+    connection: Connection, campaign: Campaign, document: PolicyDocument, *, progress_timeout: float
+) -> bool:
+    """Begin to place all devices if other SQL has made that necessary. Returns whether it did.
 
-    None are placed yet, or the order of a label has to be made anew.
+    It has put ``document`` in force, or inserted devices that can only be placed together with all others: the order
+    of a label has to be made anew. Needs the campaign's lock.
     """
-    return placing_of(document).order is Order.LABEL or not waves.of(campaign)
+    if campaign.must_be_placed:
+        await follow(connection, campaign, document)
+        await campaigns.give_time(connection, campaign, progress_timeout)  # it may open windows
+        return True
+    alone = placing_of(document).order is not Order.LABEL and bool(waves.of(campaign))
+    if alone or not (await placing.unplaced(connection, campaign)).waiting:
+        return False
+    await begin(connection, campaign, document)
+    return True
 
 
 async def place_inserted(connection: Connection, campaign: Campaign, document: PolicyDocument, *, limit: int) -> Batch:
-    """Place devices that other SQL has inserted since all were placed. The others keep their places.
+    """Place devices that have no place since all were placed: a batch of them. The others keep their places.
 
-    Needs the campaign's lock.
+    Other SQL has inserted them, or a retry has put them in flight. Needs the campaign's lock.
     """
+    batch = await _place_unplaced(connection, campaign, document, in_flight=False, limit=limit)
+    if batch.devices == limit or not (await placing.unplaced(connection, campaign)).in_flight:
+        return batch
+    return await _place_unplaced(connection, campaign, document, in_flight=True, limit=limit)
+
+
+async def _place_unplaced(
+    connection: Connection, campaign: Campaign, document: PolicyDocument, *, in_flight: bool, limit: int
+) -> Batch:
     of, counted = placing_of(document), await cells.counts(connection, campaign)
     taken = [counted[number].size if number in counted else 0 for number in range(len(of.waves))]
     source = Source(
         campaign.tenant_id, campaign.id, None, campaign.firmware_device_type, await labels.source(connection)
     )
-    batch = await placing.place_inserted(connection, source, of, Survey.of_room(of, taken), limit=limit)
+    room = Survey.of_room(of, taken)
+    batch = await placing.place_inserted(connection, source, of, room, in_flight=in_flight, limit=limit)
     await placing.note_inserted(connection, campaign, batch)
     await waves.grow(connection, campaign)
-    await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)
-    await guardrail_changes.quarantine_new_segments(connection, campaign)
+    await guardrail_changes.keep_quarantine(connection, campaign, batch.changes)
     return batch
 
 

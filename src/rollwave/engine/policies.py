@@ -28,7 +28,6 @@ from rollwave.engine.policy_preview import PolicyPreview, any_order, preview
 from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, labels, policies, stored_policies
-from rollwave.store import placing as places
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.placing_statements import Source
@@ -218,7 +217,7 @@ async def edit_policy(
             connection, campaign.row, campaign.row.document, document, revision=number
         )
         if _moves_devices(campaign.row, document):
-            await places.begin(connection, campaign.row)
+            await placing.begin(connection, campaign.row, document)
         progress_timeout = own_times(document).progress_timeout or settings.progress_timeout
         await campaigns.give_time(connection, campaign.row, progress_timeout)  # it may open windows
         await campaigns.wake(connection, tenant_id)
@@ -236,7 +235,8 @@ async def _present(connection: Connection, settings: Settings, campaign: Campaig
 
 def _moves_devices(row: Campaign, document: PolicyDocument) -> bool:
     """Whether the document changes the places of devices. Raises Conflict if they are still being targeted."""
-    if row.document is not None and placing_of(row.document) == placing_of(document):
+    stands = row.document is not None and not row.must_be_placed
+    if stands and row.document is not None and placing_of(row.document) == placing_of(document):
         return False
     if row.being_targeted and not (row.placement or {}).get("moves"):
         raise Conflict(

@@ -9,7 +9,7 @@ from typing import TypeVar
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.advice import advice
 from rollwave.domain.policy.document.emit import to_data
-from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.exposure import exposed_devices
 from rollwave.domain.policy.placing import Order, Placing, placing_of
 from rollwave.domain.policy.rules import policy_of, wave_name
@@ -72,9 +72,6 @@ async def preview(
         device_timeout=settings.device_timeout,
         max_attempts=settings.max_attempts,
     )
-    pace = document.pace or PaceRule()
-    caps = [pace.max_in_flight, document.waves[0].max_in_flight if document.waves else None]
-    first = waves[0].devices
     told = advice(document, await moments.now(connection))
     warnings = [
         *told.warnings,
@@ -91,12 +88,7 @@ async def preview(
         waves=waves,
         segments=found.segments,
         openings=told.openings,
-        exposed=exposed_devices(
-            policy,
-            first_wave=first,
-            max_in_flight=min((each for each in caps if each is not None), default=None),
-            segments=found.segments,
-        ),
+        exposed=exposed_devices(policy, waves=[each.devices for each in waves], segments=found.segments),
     )
 
 

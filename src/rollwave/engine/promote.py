@@ -30,12 +30,13 @@ async def promote_wave(
 ) -> CampaignStatus:
     """Open the gate of the wave ``name`` now. What it still waited for is written to history.
 
-    A paused campaign stays paused. Promoting the same wave again changes nothing.
+    The last wave has no gate. If its selector matches no device, it is passed, so that the campaign can end. A paused
+    campaign stays paused. Promoting the same wave again changes nothing.
 
     Raises:
         NotFound: the tenant has no such campaign, or its policy no such wave.
-        Conflict: the wave is not the present one, or is the last; the campaign has not been started, has ended, or has
-            no policy document.
+        Conflict: the wave is not the present one, or is the last and its selector matches devices; the campaign has not
+            been started, has ended, or has no policy document.
         Forbidden: the gate asks for an approval, and the key has not the role approver, or has created the campaign or
             edited its policy last.
     """
@@ -50,7 +51,7 @@ async def promote_wave(
         if row is None:
             hint = f"Its waves are {', '.join(each.name for each in rows)}." if rows else "It is being targeted."
             raise NotFound(f"campaign {campaign_id} has no wave {name}", hint=hint)
-        if row.promoted_by is not None and row.number < campaign.wave:
+        if row.promoted_by is not None and (row.number < campaign.wave or row.number == rows[-1].number):
             return campaign.status  # asked again
         wave = await read_wave(connection, locked, document)
         if wave is None or wave.row.number != row.number or campaign.status not in _OPEN:
@@ -58,7 +59,7 @@ async def promote_wave(
                 f"wave {name} of campaign {campaign_id} is not the present one of a started campaign",
                 hint=f"The present wave is {wave.row.name}." if wave else "",
             )
-        if wave.last:
+        if wave.last and not row.matches_nothing:
             raise Conflict(f"wave {name} is the last, so there is no gate to open")
         await _require_approval(connection, campaign, document, wave, actor=actor, role=role)
         await _open(connection, campaign, wave, actor=actor, reason=reason)
@@ -88,10 +89,13 @@ async def _open(
 ) -> None:
     number = wave.row.number
     await waves.promote(connection, campaign, number, by=actor)
-    await waves.open_next(connection, campaign, number)  # the campaign is locked, so it is applied
     lacking = None if wave.decision.opens else wave.decision.lacking or None
+    if wave.row.matches_nothing:
+        lacking = f"the selector of wave {wave.row.name} matches no device"
     promoted = WavePromoted(number, wave.row.name, reason, lacking)
     await events.append(connection, campaign.tenant_id, campaign.id, promoted, actor=actor)
-    opened = WaveOpened(number + 1, campaign.succeeded, campaign.failed)
-    await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
+    if not wave.last:
+        await waves.open_next(connection, campaign, number)  # the campaign is locked, so it is applied
+        opened = WaveOpened(number + 1, campaign.succeeded, campaign.failed)
+        await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
     await campaigns.wake(connection, campaign.tenant_id)

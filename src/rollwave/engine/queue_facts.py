@@ -94,13 +94,19 @@ async def read_queue(
         succeeded=campaign.succeeded,
         firmware_size=_firmware_size(campaign),
         used=_used(campaign),
+        only_wave=_only_wave(wave.counts, up_to=campaign.wave),
     )
+
+
+def _only_wave(counts: Mapping[int, WaveCounts], *, up_to: int) -> int | None:
+    found = [number for number, each in counts.items() if each.waiting and number <= up_to]
+    return found[0] if len(found) == 1 else None
 
 
 async def read_head(
     connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument, *, devices: int
 ) -> QueueFacts | None:
-    """Read only the next segments in turn that have ``devices`` devices in the queue, however many segments there are.
+    """Read only the next cells in turn that have ``devices`` devices in the queue, however many segments there are.
 
     None: that is not enough to judge the queue. No device may go, or a number of devices in flight is limited, or
     windows differ between segments, or budgets choose the devices.

@@ -14,7 +14,7 @@ from rollwave.domain.ids import CampaignId, DeviceId, is_valid_id
 from rollwave.domain.reports.outcome import Tally
 from rollwave.engine import budgets
 from rollwave.errors import Conflict
-from rollwave.store import campaigns, counters, events, retries
+from rollwave.store import campaigns, counters, events, retries, waves
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.retries import Which
 
@@ -68,7 +68,7 @@ async def retry_failed(
 async def _retry(
     connection: Connection, tenant_id: str, campaign_id: int, which: Which, devices: list[DeviceId], *, actor: str
 ) -> Retried:
-    """Retry one batch: the devices' rows, then the campaign's, then the cells."""
+    """Retry one batch: the devices' rows, then the campaign's, then the cells and the wave."""
     sendable = [each for each in devices if is_valid_id(each)]  # a host may have written the others
     again = await retries.again(connection, tenant_id, campaign_id, which, sendable)
     number = len(again)
@@ -80,6 +80,7 @@ async def _retry(
         tally[campaign, ExecutionStatus.DOWNLOADING] += number
         await counters.count(connection, tenant_id, tally)
     await retries.move_cells(connection, tenant_id, campaign_id, again)
+    await waves.retried(connection, locked, sum(bool(each.segment) and each.wave <= locked.wave for each in again))
     await budgets.retried(connection, tenant_id, campaign, again)
     if number:
         written: list[Event] = [DevicesRetried(number, which.reason, which.code)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from rollwave.domain.execution import WAVE_BITS
+from rollwave.domain.execution import Cell
 from rollwave.domain.ids import UNADDRESSABLE, CampaignId
 from rollwave.domain.policy.budgets import Candidate, Held, Key, Return
 from rollwave.store.campaign_rows import Campaign
@@ -20,20 +20,20 @@ _sql = load("budgets")
 
 
 async def candidates(
-    connection: Connection, campaign: Campaign, rooms: Mapping[int, int], *, limit: int, without: Collection[str]
+    connection: Connection, campaign: Campaign, rooms: Mapping[Cell, int], *, limit: int, without: Collection[str]
 ) -> list[Candidate]:
-    """Up to ``limit`` devices at the head of the queue, from these segments, each with its room. They are not locked.
+    """Up to ``limit`` devices at the head of the queue, from these cells, each with its room. They are not locked.
 
-    Left out: devices of waves after the present one, and ``without``.
+    Left out: ``without``.
     """
     rows = await connection.fetch(
         _sql["candidates"],
-        *(campaign.tenant_id, campaign.id, list(rooms), list(rooms.values())),
-        *((campaign.wave + 2) << WAVE_BITS, limit, list(without), UNADDRESSABLE),
+        *(campaign.tenant_id, campaign.id, [each.segment for each in rooms], list(rooms.values())),
+        *([each.wave for each in rooms], limit, list(without), UNADDRESSABLE),
     )
     return [
         Candidate(
-            *(row["device_id"], row["segment"], row["place"]),
+            *(row["device_id"], Cell(row["wave"], row["segment"]), row["place"]),
             tuple(Key(*each) for each in zip(row["budgets"], row["values"], strict=True)),
             tuple(row["in_flight"]),
             row["addressable"],

@@ -62,6 +62,8 @@ class Campaign:
     """The segment from which the last claim took devices, under a policy document."""
     placement: Mapping[str, Any] | None
     """How far the devices are placed by the policy document (:mod:`rollwave.store.placing`). None: all are."""
+    placed_revision: int | None
+    """The revision by which the devices are placed, or are being placed. None: by none."""
     pace_age: float | None
     """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
@@ -135,6 +137,14 @@ class Campaign:
         """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL
 
+    @property
+    def must_be_placed(self) -> bool:
+        """Whether other SQL has put the document in force, so that the devices do not stand by it yet.
+
+        Until they do, nothing is sent. An edit begins to place them itself.
+        """
+        return self.document is not None and self.placed_revision != self.policy_revision and self.status not in FINAL
+
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounters:
@@ -193,6 +203,7 @@ def campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
         wave=row["wave"],
         segment_turn=row["segment_turn"],
         placement=json.loads(row["placement"]) if row["placement"] else None,
+        placed_revision=row["placed_revision"],
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
         pace_carried=row["pace_carried"],

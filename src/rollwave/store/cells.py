@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rollwave.domain.execution import ExecutionStatus, Place
+from rollwave.domain.execution import Cell, ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.facts import SegmentGroup
 from rollwave.domain.policy.waves import WaveCounts
@@ -96,17 +96,18 @@ async def next_rooms(
     up_to_wave: int,
     zones: Sequence[str | None] | None,
     devices: int,
-) -> dict[int, int]:
-    """The segments to take ``devices`` from, in turn after the last claim's, each with the number of its devices.
+) -> dict[Cell, int]:
+    """The cells to take ``devices`` from, each with the number of its devices in the queue.
 
-    ``zones``: only segments of these time zones; None: of every zone. Quarantined segments are left out.
+    What earlier waves have left over goes first. Within a wave, segments take turns after the last claim's. ``zones``:
+    only segments of these time zones; None: of every zone. Quarantined segments are left out.
     """
     rows = await connection.fetch(
         _sql["next_rooms"],
         *(campaign.tenant_id, campaign.id, up_to_wave, campaign.segment_turn),
         *(named(zones), has_none(zones), devices),
     )
-    return {row["segment"]: row["waiting"] for row in rows}
+    return {Cell(row["wave"], row["segment"]): row["waiting"] for row in rows}
 
 
 async def counts(connection: Connection, campaign: Campaign) -> dict[int, WaveCounts]:

@@ -15,6 +15,7 @@ _TIME = "timestamp with time zone"
 ADDED: Mapping[str, Mapping[str, str]] = {
     "ota_campaigns": {
         "policy_revision": "integer",
+        "placed_revision": "integer",
         "placement": "jsonb",
         "segment_turn": "integer",
         "pace_carried": "double precision",

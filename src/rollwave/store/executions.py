@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS, Refusal
-from rollwave.domain.execution import LEEWAY, WAVE_BITS, ExecutionStatus, Place
+from rollwave.domain.execution import LEEWAY, Cell, ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.policy.facts import PaceClaim
 from rollwave.domain.reports.parse import DeviceReport
@@ -56,17 +56,16 @@ class Claim:
 
 
 class ClaimQueue(NamedTuple):
-    """The segments from which a claim may take devices for their first command, each with its room, in their turn.
+    """The cells from which a claim may take devices for their first command, each with its room, in their turn.
 
-    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
-    the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``recent``: the claims of the
-    last tick, which the pace counts too; None: there is no pace. ``only``: the devices that the policy's budgets allow;
-    None: it has none. ``zones``: devices of segments of these time zones may be sent to again; None: of every zone.
-    Those of segments under quarantine, and those that are not placed, may not.
+    ``advance``, ``age`` and ``carried``: of the pace's step that the claim begins (``domain.policy.pace.Step``), if it
+    begins one. ``recent``: the claims of the last tick, which the pace counts too; None: there is no pace. ``only``:
+    the devices that the policy's budgets allow; None: it has none. ``zones``: devices of segments of these time zones
+    may be sent to again; None: of every zone. Those of segments under quarantine, and those that are not placed, may
+    not.
     """
 
-    rooms: Mapping[int, int]
-    up_to_wave: int
+    rooms: Mapping[Cell, int]
     advance: float | None = None
     age: float = 0.0
     carried: float = 0.0
@@ -148,13 +147,18 @@ async def claim(
     the campaign has flat columns. Needs the campaign's lock.
     """
     placed = queue is not None
-    queue = queue or ClaimQueue({0: fresh}, -1)
+    queue = queue or ClaimQueue({Cell(-1, 0): fresh})
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
-        *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
+        *(
+            [each.segment for each in queue.rooms],
+            list(queue.rooms.values()),
+            [each.wave for each in queue.rooms],
+            placed,
+        ),
         *(queue.advance, queue.age, queue.carried, cells.named(queue.zones), queue.only, cells.has_none(queue.zones)),
         None if queue.recent is None else [float(value) for each in queue.recent for value in each],
     )

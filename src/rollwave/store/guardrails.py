@@ -36,6 +36,11 @@ class Group(NamedTuple):
     wave: int = NO_WAVE
     labels: str = NO_LABELS
 
+    @classmethod
+    def of_segment(cls, rule: GuardrailRule, labels: Mapping[str, object]) -> Group:
+        """The group of a guardrail of scope segment that has the devices of a segment with these labels."""
+        return cls(rule.name, labels=labels_text({key: labels.get(key) for key in rule.per or ()}))
+
 
 class Wanted(NamedTuple):
     """The buckets of a test to read: those with the dispatch numbers from ``lowest`` to ``highest``.
@@ -242,6 +247,12 @@ async def tripped(
     """
     rows = await connection.fetch(_sql["tripped"], campaign.tenant_id, campaign.id, names, segment)
     return {row["number"]: row["guardrail"] for row in rows}
+
+
+async def tripped_groups(connection: Connection, campaign: Campaign, groups: Sequence[Group]) -> set[Group]:
+    """Those of the groups whose test has tripped."""
+    rows = await connection.fetch(_sql["tripped_groups"], campaign.tenant_id, campaign.id, *_columns(groups))
+    return {groups[row["place"] - 1] for row in rows}
 
 
 async def begin_anew(connection: Connection, campaign: Campaign, tests: Sequence[int]) -> None:

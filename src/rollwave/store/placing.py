@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.placing import Order, Placing, Survey
@@ -188,15 +189,16 @@ async def move(
 
 
 async def place_inserted(
-    connection: Connection, source: Source, placing: Placing, found: Survey, *, limit: int
+    connection: Connection, source: Source, placing: Placing, found: Survey, *, in_flight: bool, limit: int
 ) -> Batch:
-    """Place up to ``limit`` devices that other SQL has inserted since all were placed. Needs the campaign's lock.
+    """Place up to ``limit`` devices that have no place since all were placed. Needs the campaign's lock.
 
-    ``found``: the ends and sizes of the waves. Budgets hold none of them yet: the next claim asks these.
+    ``found``: the ends and sizes of the waves. ``in_flight``: those in flight, which then count for budgets; otherwise
+    those that other SQL has inserted and that wait. Budgets hold none of these yet: the next claim asks them.
     """
-    return await _place(
-        connection, "place_inserted", source, placing, found, after="", limit=limit, before=0, held_for="NULL::int"
-    )
+    unplaced = _sql["unplaced_in_flight" if in_flight else "unplaced_waiting"]
+    given = {"after": "", "held_for": "NULL::int", "unplaced": unplaced}
+    return await _place(connection, "place_inserted", source, placing, found, limit=limit, before=0, **given)
 
 
 async def note_inserted(connection: Connection, campaign: Campaign, batch: Batch) -> None:
@@ -233,9 +235,12 @@ async def _place(
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"], row["segments"], changes)
 
 
-async def begin(connection: Connection, campaign: Campaign) -> None:
-    """Begin to place all devices never sent to anew. Until that is done, nothing is sent. Needs the campaign's lock."""
-    await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id)
+async def begin(connection: Connection, campaign: Campaign, *, waves_anew: bool) -> None:
+    """Begin to place all devices never sent to anew, by the revision in force. Until that is done, nothing is sent.
+
+    ``waves_anew``: the first wave is the current one again. Needs the campaign's lock.
+    """
+    await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id, waves_anew)
 
 
 async def store_survey(
@@ -282,6 +287,14 @@ async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId
     await connection.execute(_sql["forget_ranks"], tenant_id, campaign_id)
 
 
-async def any_unplaced(connection: Connection, campaign: Campaign) -> bool:
-    """Whether other SQL has inserted devices that are not placed yet."""
-    return await connection.fetchval(_sql["any_unplaced"], campaign.tenant_id, campaign.id) is not None
+class Unplaced(NamedTuple):
+    """Whether devices have no place though all were placed: some that wait for their first command, or in flight."""
+
+    waiting: bool
+    in_flight: bool
+
+
+async def unplaced(connection: Connection, campaign: Campaign) -> Unplaced:
+    """Find out whether other SQL, or a retry of what it had written, has left devices without a place."""
+    row = await connection.fetchrow(_sql["unplaced"], campaign.tenant_id, campaign.id)
+    return Unplaced(*(row or (False, False)))

@@ -94,6 +94,7 @@ class Parts:
             "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
             "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
             "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
+            "last_wave": lambda: str(waves[-1]),
             "counts": lambda: ", ".join(f"count(*) FILTER (WHERE {self._fit(each)}) AS fits_{each}" for each in waves),
             "sums": lambda: ", ".join(f"COALESCE(sum(fits_{each}), 0)" for each in waves),
             "value": lambda: self._value(self._placing.order_by or ""),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from rollwave.domain.policy.quarantine import QuarantinedSegment
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import labels_text
@@ -21,14 +21,6 @@ async def quarantine(
     """Quarantine the segments with these labels. Returns their numbers, without those in quarantine already."""
     rows = await connection.fetch(_sql["quarantine"], campaign.tenant_id, campaign.id, labels_text(labels), reason)
     return sorted(row["number"] for row in rows)
-
-
-class Quarantined(NamedTuple):
-    """A segment under quarantine, and why. ``guardrail``: the one that tripped; None: an edit moved devices here."""
-
-    segment: int
-    reason: str
-    guardrail: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +39,24 @@ class SegmentChanges:
         return cls(new, [(left, entered) for left, entered in json.loads(moved or "[]")])
 
 
-async def carry(connection: Connection, campaign: Campaign, changes: SegmentChanges) -> list[Quarantined]:
-    """Keep devices under quarantine that are in other segments now. Only an operator's release ends a quarantine.
+async def under_quarantine(connection: Connection, campaign: Campaign) -> list[QuarantinedSegment]:
+    """The segments under quarantine: first those that have been so for the longest time."""
+    rows = await connection.fetch(_sql["under_quarantine"], campaign.tenant_id, campaign.id)
+    return [
+        QuarantinedSegment(row["number"], json.loads(row["labels"]), row["quarantined_because"] or "") for row in rows
+    ]
 
-    A new segment that has all labels of one under quarantine is under quarantine too, since the same moment and for the
-    same reason. So is a segment that devices under quarantine have entered, if its labels do not contradict those of
-    the segment that they have left: with fewer labels, it is wider.
+
+async def put(
+    connection: Connection, campaign: Campaign, segments: Sequence[tuple[int, int | None, str]]
+) -> list[tuple[int, str]]:
+    """Put segments under quarantine. Returns their numbers and reasons, without those in quarantine already.
+
+    ``segments``: the number of each, another one since whose quarantine it is in quarantine (None: since now), and why.
     """
-    if not changes.new and not changes.moved:
-        return []
-    left, entered = [each[0] for each in changes.moved], [each[1] for each in changes.moved]
-    rows = await connection.fetch(_sql["carry"], campaign.tenant_id, campaign.id, changes.new, left, entered)
-    return sorted(Quarantined(row["number"], row["quarantined_because"], None) for row in rows)
-
-
-async def quarantine_new(connection: Connection, campaign: Campaign, names: Sequence[str]) -> list[Quarantined]:
-    """Quarantine segments without quarantine whose devices one of these guardrails has tripped for."""
-    rows = await connection.fetch(_sql["quarantine_new"], campaign.tenant_id, campaign.id, names)
-    return sorted(Quarantined(*row) for row in rows)
+    columns = [[each[place] for each in segments] for place in range(3)]
+    rows = await connection.fetch(_sql["put"], campaign.tenant_id, campaign.id, *columns)
+    return sorted((row["number"], row["quarantined_because"]) for row in rows)
 
 
 async def release(connection: Connection, campaign: Campaign, segment: int) -> bool:

@@ -35,6 +35,11 @@ class WaveRow:
     soak: Soak | None
     promoted_by: str | None
 
+    @property
+    def matches_nothing(self) -> bool:
+        """Whether its selector fits no device, which pauses the campaign until an operator promotes it."""
+        return self.matched == 0 and self.promoted_by is None
+
 
 def of(campaign: Campaign) -> list[WaveRow]:
     """The waves of a campaign under a policy document, in their order, as its row was read with them.
@@ -86,6 +91,15 @@ async def note(connection: Connection, campaign: Campaign, number: int, decision
         *(campaign.tenant_id, campaign.id, number, decision.state.value),
         *((soak.since.timestamp(), soak.failed) if soak else (None, None)),
     )
+
+
+async def retried(connection: Connection, campaign: Campaign, devices: int) -> None:
+    """Let the soak of the present wave go on, though ``devices`` failed ones of the waves so far get another attempt.
+
+    So a device that fails before the next look begins the soak again. Needs the campaign's lock.
+    """
+    if devices:
+        await connection.execute(_sql["retried"], campaign.tenant_id, campaign.id, campaign.wave, devices)
 
 
 async def promote(connection: Connection, campaign: Campaign, number: int, *, by: str) -> None:

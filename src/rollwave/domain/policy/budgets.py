@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rollwave.domain.execution import Cell
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.policy.document.model import PolicyDocument
 
@@ -40,7 +41,7 @@ class Candidate:
     """
 
     device_id: DeviceId
-    segment: int
+    cell: Cell
     place: str
     keys: tuple[Key, ...]
     in_flight: tuple[int, ...]
@@ -100,7 +101,7 @@ class Choice:
                 if each.addressable:
                     self.taken.update(each.keys)
                     continue
-            left.update((key, each.segment) for key, room in zip(each.keys, rooms, strict=True) if room > 0)
+            left.update((key, each.cell.segment) for key, room in zip(each.keys, rooms, strict=True) if room > 0)
         return held, [Return(key, segment, 2 * number) for (key, segment), number in left.items()]
 
     def _room(self, key: Key, in_flight: int) -> int:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rollwave.domain.brakes import Brake
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.execution import IN_PROGRESS, TERMINAL, Cell, ExecutionStatus
 from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.rules import Wave
 from rollwave.domain.policy.waves import WaveState
@@ -75,8 +75,9 @@ class QueueFacts:
     ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
     it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight.
     ``in_flight``: the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the
-    pace so far. ``rooms``: the next segments to take devices from, in their turn, each with the number of its devices;
-    then the other numbers are those of these devices alone. None: all devices are counted.
+    pace so far. ``rooms``: the next cells to take devices from, in their turn, each with the number of its devices;
+    then the other numbers are those of these devices alone. None: all devices are counted. ``only_wave``: the one wave
+    that all devices in the queue are in; None: they may be in several.
     """
 
     groups: tuple[SegmentGroup, ...]
@@ -91,7 +92,8 @@ class QueueFacts:
     succeeded: int = 0
     firmware_size: int | None = None
     used: Used = Used(None)
-    rooms: Mapping[int, int] | None = None
+    rooms: Mapping[Cell, int] | None = None
+    only_wave: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from rollwave.domain.execution import Cell
 from rollwave.domain.policy import pace, time_gates
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.facts import Facts, QueueFacts, SegmentOfDevice
@@ -36,8 +37,8 @@ class Queue:
     ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number
     of devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
     ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores. ``document``: what it was
-    judged by. ``rooms``: the segments to take devices from, in their turn, each with the number of its devices; None:
-    it is not known yet which of them have any.
+    judged by. ``rooms``: the cells to take devices from, in their turn, each with the number of its devices; None: it
+    is not known yet which of them have any.
     """
 
     windows: Mapping[str | None, Verdict]
@@ -46,7 +47,7 @@ class Queue:
     held_back: tuple[HeldBack, ...]
     step: Step | None
     document: PolicyDocument
-    rooms: Mapping[int, int] | None = None
+    rooms: Mapping[Cell, int] | None = None
 
     @property
     def open_zones(self) -> tuple[str | None, ...] | None:
@@ -94,8 +95,8 @@ def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue
             held_back.append(HeldBack(budget(document), group.held))
     limits, step = _limits(document.pace or PaceRule(), facts, queue)
     rooms = queue.rooms
-    if rooms is None and len(only := segments - {None}) == 1:
-        rooms = {number: ready for number in only if number is not None}
+    if rooms is None and queue.only_wave is not None and len(only := segments - {None}) == 1:
+        rooms = {Cell(queue.only_wave, number): ready for number in only if number is not None}
     return Queue(windows, ready, limits, _joined(held_back), step, document, rooms)
 
 
@@ -118,6 +119,15 @@ def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
             return [closed]
         return [Verdict(GateName.WAVE, None, f"wave {queue.wave} has all that its gate asks for"), closed]
     return [Verdict(GateName.WAVE, None, f"the device's wave is open; the present one is {queue.wave}")]
+
+
+def room_of(segment: int, rooms: Mapping[Cell, int], fresh: int) -> int:
+    """The number of devices of a segment among the next ``fresh`` ones: a claim takes one cell after the other."""
+    room, left = 0, fresh
+    for cell, waiting in rooms.items():
+        taken = min(waiting, left)
+        room, left = room + taken * (cell.segment == segment), left - taken
+    return room
 
 
 def quarantine() -> Verdict:

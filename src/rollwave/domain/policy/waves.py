@@ -108,7 +108,7 @@ def judge_gate(
     """Judge the gate of the present wave. Guardrails that can act are judged before, and act by themselves.
 
     Args:
-        rule: None: the gate opens when the wave is finished.
+        rule: None: the gate opens when the wave is finished. A wave without devices needs nothing else.
         soak: the one that runs, as the last decision had it.
         failed_so_far: failed devices of this wave and those before it.
         now: by the database's clock.
@@ -116,7 +116,7 @@ def judge_gate(
         over: the guardrails that are over their thresholds and cannot act yet, as a phrase. Empty: there are none.
     """
     rule = rule or GateRule()
-    if promoted:
+    if promoted or not counts.size:  # earlier waves have taken all of its devices
         return GateDecision(WaveState.PASSED, soak)
     needed = _needed(rule.min_finished, counts.size)
     if not counts.finished and counts.ended + counts.skipped < needed:
@@ -126,7 +126,7 @@ def judge_gate(
     if rule.soak:
         if soak is None or failed_so_far > soak.failed:
             soak = Soak(now, failed_so_far)
-        elif failed_so_far < soak.failed:  # failed devices got another attempt, and may fail again
+        elif failed_so_far < soak.failed:  # other SQL gave failed devices another attempt, and they may fail again
             soak = Soak(soak.since, failed_so_far)
         until = _after(soak.since, rule.soak)
         if now < until:
@@ -144,8 +144,8 @@ def _needed(min_finished: int | Share | None, size: int) -> int:
 
 
 def _shortfall(rule: GateRule, counts: WaveCounts) -> str:
-    """Why the success rate does not hold. Empty: it does, or the wave never had a device."""
-    if rule.success_rate is None or not counts.size:
+    """Why the success rate does not hold. Empty: it does."""
+    if rule.success_rate is None:
         return ""
     if not counts.ended:
         return f"no device of the wave has finished, and {float(rule.success_rate):.1%} of them have to succeed"

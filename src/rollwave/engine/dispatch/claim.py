@@ -9,6 +9,7 @@ from math import inf
 from typing import TypeAlias
 
 from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.execution import Cell
 from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
 from rollwave.domain.policy.budgets import Choice
@@ -173,7 +174,7 @@ class Claims:
         """Choose ``fresh`` devices by the policy's budgets."""
         look = self._settings.claim_batch
 
-        async def rooms() -> Mapping[int, int]:
+        async def rooms() -> Mapping[Cell, int]:
             return await self._rooms(connection, campaign, admission, look)
 
         return await budgets.choose(connection, campaign, document, rooms, devices=fresh, look=look)
@@ -181,19 +182,20 @@ class Claims:
     async def _queue(
         self, connection: Connection, campaign: Campaign, admission: Admission, fresh: int
     ) -> ClaimQueue | None:
-        """The segments to take ``fresh`` devices from, under a policy document."""
+        """The cells to take ``fresh`` devices from, under a policy document."""
         queue = admission.queue
         if queue is None:
-            return None if campaign.policy_revision is None else ClaimQueue({}, -1, zones=())
-        rooms = await self._rooms(connection, campaign, admission, fresh)
-        found = ClaimQueue(rooms, campaign.wave, zones=queue.open_zones)
+            return None if campaign.policy_revision is None else ClaimQueue({}, zones=())
+        # More than the claim takes: the rows of a cell may be locked, or fewer than other SQL has left in its count.
+        rooms = await self._rooms(connection, campaign, admission, self._settings.claim_batch if fresh else 0)
+        found = ClaimQueue(rooms, zones=queue.open_zones)
         if (step := queue.step) is None:
             return found
         return found._replace(advance=step.advance, age=step.age, carried=step.carried, recent=step.recent)
 
     async def _rooms(
         self, connection: Connection, campaign: Campaign, admission: Admission, devices: int
-    ) -> Mapping[int, int]:
+    ) -> Mapping[Cell, int]:
         queue = admission.queue
         if not devices or queue is None:
             return {}

@@ -16,7 +16,7 @@ from rollwave.engine import stop
 from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
-from rollwave.engine.placing import must_place_all
+from rollwave.engine.placing import begin_if_needed
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep import deadlines, schedule, standing, waves
@@ -49,7 +49,7 @@ class Look:
 
     ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its
     counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's
-    devices are not taken over yet, so nothing is sent. ``unplaced``: other SQL has inserted devices. ``more``: there
+    devices are not taken over yet, so nothing is sent. ``unplaced``: some devices have no place yet. ``more``: there
     may be more devices that are overdue or left by a host. ``idle_seconds``: seconds for which there is nothing to
     send.
     """
@@ -132,10 +132,10 @@ class Upkeep:
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
-        unplaced = policy.document is not None and await placing.any_unplaced(connection, campaign)
-        if policy.document is not None and unplaced and must_place_all(campaign, policy.document):
-            await placing.begin(connection, campaign)
+        document, progress = policy.document, policy.progress_timeout
+        if document is not None and await begin_if_needed(connection, campaign, document, progress_timeout=progress):
             return Look(being_targeted=True)
+        unplaced = document is not None and any(await placing.unplaced(connection, campaign))
         judged = await self._judge_deadlines(connection, locked, noted)
         return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=unplaced)
 

@@ -82,7 +82,7 @@ class Targeter:
         try:
             async with targets.transaction(self._pool, ref.tenant_id) as connection:
                 campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
-                if campaign is None or campaign.document is None or campaign.being_targeted:
+                if campaign is None or campaign.document is None or campaign.being_targeted or campaign.must_be_placed:
                     return
                 batch = await placing.place_inserted(connection, campaign, campaign.document, limit=self._batch)
                 if batch.segments > MAX_SEGMENTS:
@@ -134,15 +134,27 @@ class Targeter:
         """One batch of a locked campaign. None: its devices must be counted first."""
         if not campaign.being_targeted:
             return _Step(wait=0.0)
-        if campaign.policy_revision is None:
+        if campaign.policy_revision is None and campaign.placed_revision is None:
             return await self._insert(connection, campaign)
         if campaign.document is None:
             reason = campaign.document_fault or "its policy cannot be read"
             stopped = await stop.pause(connection, campaign, reason)
             return _Step(SOON_SECONDS, stopped=stopped)
+        if campaign.must_be_placed:
+            return await self._follow(connection, campaign, campaign.document)
         if campaign.survey is None:
             return None
         return await self._place(connection, campaign, campaign.document)
+
+    async def _follow(self, connection: Connection, campaign: Campaign, document: PolicyDocument) -> _Step:
+        """Other SQL has put another revision in force: place the devices by it.
+
+        Members of the group are all targeted before, without a place. The look at the campaign then places them.
+        """
+        if not placing.moves(campaign):
+            return await self._insert(connection, campaign)
+        await placing.follow(connection, campaign, document)
+        return _Step()
 
     async def _insert(self, connection: Connection, campaign: Campaign) -> _Step:
         batch = await targets.insert(
@@ -173,7 +185,7 @@ class Targeter:
         batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
         last = batch.devices < self._batch
         if placing.moves(campaign):
-            await guardrail_changes.carry_quarantine(connection, campaign, batch.changes)
+            await guardrail_changes.keep_quarantine(connection, campaign, batch.changes)
         if batch.segments > MAX_SEGMENTS:
             stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
             return _Step(SOON_SECONDS, stopped=stopped)
@@ -185,7 +197,6 @@ class Targeter:
             return await self._advance(connection, campaign, targeted, last=last)
         await places.advance(connection, campaign, batch, last=last)
         if last:
-            await guardrail_changes.quarantine_new_segments(connection, campaign)
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 

@@ -49,7 +49,7 @@ async def judge(
         return Judged()
     campaign, row, decision = locked.row, wave.row, wave.decision
     running = campaign.status is CampaignStatus.RUNNING
-    if _matches_nothing(wave):
+    if row.matches_nothing:
         reason = f"the selector of wave {row.name} matches no device"
         stopped = await stop.pause(connection, campaign, reason, hint=_NO_MATCH_HINT) if running else None
         return Judged(stopped=stopped, failed=True)
@@ -104,10 +104,6 @@ async def waits_for_operator(connection: Connection, locked: CampaignUnderPolicy
     if locked.row.status is not CampaignStatus.PAUSED:
         return False
     wave = await read_wave(connection, locked, document)
-    if wave is None or _matches_nothing(wave):
+    if wave is None or wave.row.matches_nothing:
         return wave is not None
     return not wave.last and wave.row.state is wave.decision.state is WaveState.FAILED
-
-
-def _matches_nothing(wave: PresentWave) -> bool:
-    return wave.row.matched == 0 and wave.row.promoted_by is None

@@ -3,6 +3,7 @@
 -- A campaign without a revision follows the flat columns of its row.
 ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS policy_revision integer,          -- the document in force; NULL: the flat columns
+    ADD COLUMN IF NOT EXISTS placed_revision integer,          -- the one by which its devices are placed; NULL: by none
     ADD COLUMN IF NOT EXISTS placement jsonb,                  -- how far its devices are placed by the document; NULL: all are
     ADD COLUMN IF NOT EXISTS segment_turn integer NOT NULL DEFAULT 0,         -- the last segment that a claim took from
     ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0, -- devices that the pace allowed before and nobody took

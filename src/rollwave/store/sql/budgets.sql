@@ -3,18 +3,18 @@
 -- their place, as in executions.sql: otherwise PostgreSQL may read all values, or the whole queue, for each device.
 
 -- name: candidates
--- The devices at the head of the queue, not locked: of each segment of $3 in turn as many as $4 says, below the position $5, at most $6,
+-- The devices at the head of the queue, not locked: of each segment of $3 and wave of $5 in turn as many as $4 says, at most $6,
 -- without those of $7. Ids that match $8 cannot be addressed. With each: its budgets, their values, and the devices in flight.
-SELECT e.device_id, e.segment, e.place::text AS place, e.addressable, b.budgets, b.values, b.in_flight
+SELECT e.device_id, e.wave, e.segment, e.place::text AS place, e.addressable, b.budgets, b.values, b.in_flight
 FROM (
-    SELECT e.*
-    FROM unnest($3::int[], $4::int[]) WITH ORDINALITY AS open (segment, room, turn)
+    SELECT open.wave, e.*
+    FROM unnest($3::int[], $4::int[], $5::int[]) AS open (segment, room, wave)
     CROSS JOIN LATERAL (
         SELECT ctid AS place, device_id, segment, budget_values,
                device_id COLLATE "C" !~ $8 AND length(device_id) <= 128 AS addressable
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-          AND segment = open.segment AND position < $5::bigint
+          AND segment = open.segment AND position >= (open.wave + 1)::bigint << 44 AND position < (open.wave + 2)::bigint << 44
           AND device_id NOT IN (SELECT unnest($7::text[]))
         ORDER BY segment, position, id
         LIMIT open.room

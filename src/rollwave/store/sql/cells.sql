@@ -75,12 +75,12 @@ GROUP BY GROUPING SETS ((l.wave), (s.time_zone, s.quarantined_at IS NOT NULL))
 ORDER BY 1, 2 NULLS FIRST, 3;
 
 -- name: next_rooms
--- Segments after $4, then from the first, with devices in the queue in waves up to $3 (budgets hold none of them): as many
--- segments as $7 devices need. Of the time zones $5 (NULL: every one) and, if $6, of none. Of each wave, at most $7 segments are
--- read: each has a device. So a device more of such a segment may wait for the next claim.
-SELECT segment, waiting
-FROM (SELECT segment, waiting, sum(waiting) OVER (ORDER BY segment <= $4, segment) - waiting AS before
-      FROM (SELECT l.segment, sum(l.waiting)::int AS waiting
+-- Cells of waves up to $3 with devices in the queue (budgets hold none of them), as many as $7 devices need: the lowest wave first, so
+-- that what it left over goes before the next one; of each wave the segments after $4, then from the first. Of the time zones $5
+-- (NULL: every one) and, if $6, of none. At most $7 cells are read: each has a device.
+SELECT wave, segment, waiting
+FROM (SELECT wave, segment, waiting, sum(waiting) OVER (ORDER BY wave, segment <= $4, segment) - waiting AS before
+      FROM (SELECT of.wave, l.segment, l.waiting
             FROM generate_series(0, $3) AS of (wave)
             CROSS JOIN LATERAL (
                 (SELECT l.segment, l.waiting - l.held AS waiting
@@ -104,9 +104,9 @@ FROM (SELECT segment, waiting, sum(waiting) OVER (ORDER BY segment <= $4, segmen
                  ORDER BY l.segment LIMIT $7)
                 LIMIT $7
             ) AS l
-            GROUP BY l.segment) AS open) AS in_turn
+            LIMIT $7) AS open) AS in_turn
 WHERE before < $7
-ORDER BY segment <= $4, segment;
+ORDER BY wave, segment <= $4, segment;
 
 -- name: counts
 -- Devices by wave; those of quarantined segments that are not terminal apart.

@@ -10,8 +10,8 @@
 -- First, devices that are due again: with the same attempt if the broker never acknowledged it; with the next attempt if the
 -- last one failed and the device timeout has not passed ($8 seconds plus all suspensions: retry.DeviceTime), or if the row was
 -- set back to PENDING by hand (its device timeout starts again). A device that had finished (counters.adopt) is not claimed.
--- Then, at most $4 devices that were never sent to: of each segment of $11 in turn as many as $12 says, in the order of their
--- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
+-- Then, at most $4 devices that were never sent to: of each wave of $13 and segment of $11 in turn as many as $12 says, in the order
+-- of their positions. A device whose id cannot be addressed ($6) becomes SKIPPED.
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
 -- started_at. $19: only these devices get their first command (NULL: any). $21: the claims of the last tick, to which this one is added
@@ -69,13 +69,13 @@ WITH again AS (
     RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect, d.segment
 ), fresh AS MATERIALIZED (
     SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
-    FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
+    FROM unnest($11::int[], $12::int[], $13::int[]) WITH ORDINALITY AS open (segment, room, wave, turn)
     CROSS JOIN LATERAL (
         SELECT ctid AS place, campaign_id, device_id,
                device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-          AND segment = open.segment AND position < $13::bigint
+          AND segment = open.segment AND position >= (open.wave + 1)::bigint << 44 AND position < (open.wave + 2)::bigint << 44
           AND ($19::text[] IS NULL OR device_id IN (SELECT unnest($19::text[])))
         ORDER BY segment, position, id
         LIMIT open.room

@@ -217,6 +217,19 @@ WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = ANY ($3::text[])
       WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = $4))
 ORDER BY t.number;
 
+-- name: tripped_groups
+-- Which of these tests have tripped: the numbers of their rows in the arrays, which are as in find.
+SELECT w.place::int
+FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS w (guardrail, wave, labels_key, place)
+CROSS JOIN LATERAL (
+    SELECT tripped_at
+    FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = $2 AND guardrail = w.guardrail AND wave = w.wave AND labels_key = w.labels_key
+    LIMIT 1
+) AS t
+WHERE t.tripped_at IS NOT NULL
+ORDER BY w.place;
+
 -- name: begin_anew
 -- Let tests ($3) begin anew: they cover the devices that have not finished yet.
 WITH emptied AS (

@@ -8,8 +8,8 @@ SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2)
 INSERT INTO ota_campaigns
     (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
      abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
-     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, policy_revision, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 'CREATED')
+     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, policy_revision, placed_revision, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $19, 'CREATED')
 RETURNING id;
 
 -- name: earlier_request

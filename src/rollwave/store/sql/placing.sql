@@ -5,7 +5,7 @@
 --   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
 --   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
 --   {budget_values}: the values of the budgets' labels; {held_for}: the budget that holds the device until its turn comes.
---   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it.
+--   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it; {last_wave}: the last wave.
 -- Selectors have parameters after the listed ones.
 
 -- name: members
@@ -69,7 +69,7 @@ GROUP BY wave;
 -- $7: members before. $8: the key of the last device of each wave, $9: the size of each wave (NULL: all that match). A device of
 -- another type than the firmware's ($4), or that fits no wave, is SKIPPED.
 WITH batch AS (
-    SELECT device_id, $7::bigint + row_number() OVER (ORDER BY device_id) AS ordinal
+    SELECT device_id, $7::bigint + row_number() OVER (ORDER BY device_id) AS ordinal, false AS sent
     FROM (SELECT device_id
           FROM device_group_members
           WHERE tenant_id = $1 AND group_id = $3 AND device_id >= $5 AND (device_id > $5 OR $5 = '')
@@ -90,7 +90,7 @@ WITH batch AS (
     LEFT JOIN numbered n ON n.labels = p.segment
     ORDER BY n.number, p.wave, p.key, p.device_id -- a claim then finds the devices of a batch side by side
     ON CONFLICT DO NOTHING
-    RETURNING status, segment, position, device_id, budget_values
+    RETURNING status, attempt, segment, position, device_id, budget_values
 ), {cells}
 SELECT (SELECT count(*) FROM batch)::int AS devices,
        (SELECT max(device_id) FROM batch) AS up_to,
@@ -101,16 +101,30 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
 FROM targeted;
 
 -- name: move
--- Place those of the next $6 devices of the campaign, after the device $5, that were never sent to. The other parameters are as
--- in insert; $3 and $7 are not used. Not applied: a host's SQL has changed the row since.
+-- Place those of the next $6 devices of the campaign, after the device $5, that were never sent to, and those in flight that have no
+-- place yet. The other parameters are as in insert; $3 and $7 are not used. Not applied: a host's SQL has changed the row since, or
+-- a report has locked it (place_inserted then places the device).
 WITH scanned AS (
     SELECT ctid AS place, device_id, id, status, attempt, segment
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND device_id > $5 AND $3::text IS NULL AND $7::bigint IS NOT NULL
     ORDER BY device_id
     LIMIT $6
+), in_flight AS MATERIALIZED (
+    SELECT d.*
+    FROM (SELECT device_id FROM scanned
+          WHERE segment = 0 AND (status IN ('DOWNLOADING', 'INSTALLING') OR status = 'PENDING' AND attempt > 0)) AS s
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, device_id, id
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id AND segment = 0
+          AND (status IN ('DOWNLOADING', 'INSTALLING') OR status = 'PENDING' AND attempt > 0)
+        FOR UPDATE SKIP LOCKED
+    ) AS d
 ), batch AS (
-    SELECT place, device_id, id AS ordinal, abs(segment) AS was FROM scanned WHERE status = 'PENDING' AND attempt = 0
+    SELECT place, device_id, id AS ordinal, abs(segment) AS was, false AS sent FROM scanned WHERE status = 'PENDING' AND attempt = 0
+    UNION ALL
+    SELECT place, device_id, id, 0, true FROM in_flight
 ), {placed}, {places}, {cells}
 SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (SELECT max(device_id) FROM scanned) AS up_to,
@@ -121,17 +135,19 @@ SELECT (SELECT count(*) FROM scanned)::int AS devices,
 FROM targeted;
 
 -- name: place_inserted
--- Place up to $6 devices that other SQL has inserted since all were placed. The other parameters are as in insert; $3, $5 and $7 are not
--- used. Not applied: another transaction has locked the row, or has changed it since.
+-- Place up to $6 devices that have had no place since all were placed. The other parameters are as in insert; $3, $5 and $7
+-- are not used. Not applied: another transaction has locked the row, or has changed it since.
 WITH batch AS (
-    SELECT ctid AS place, device_id, id AS ordinal, 0 AS was
-    FROM ota_device_status
-    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
-      AND $3::text IS NULL AND $5::text IS NOT NULL AND $7::bigint IS NOT NULL
-    ORDER BY segment, position, id
-    LIMIT $6
-    FOR UPDATE SKIP LOCKED
-), {placed}, {places}, {cells}
+    {unplaced}
+), {placed}, {places}, {cells}, in_budgets AS (
+    INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, in_flight)
+    SELECT $1, $2, i.budget, i.value, count(*)::int
+    FROM targeted t
+    CROSS JOIN LATERAL unnest(t.budget_values) WITH ORDINALITY AS i (value, budget)
+    WHERE i.value IS NOT NULL AND (t.status IN ('DOWNLOADING', 'INSTALLING') OR t.status = 'PENDING' AND t.attempt > 0)
+    GROUP BY i.budget, i.value
+    ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE SET in_flight = v.in_flight + EXCLUDED.in_flight
+)
 SELECT (SELECT count(*) FROM batch)::int AS devices,
        (SELECT max(device_id) FROM batch) AS up_to,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
@@ -139,6 +155,27 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (SELECT count(*) FROM numbered)::int AS segments,
        ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
 FROM targeted;
+
+-- name: unplaced_waiting
+-- Devices that other SQL has inserted, and that wait for their first command.
+SELECT ctid AS place, device_id, id AS ordinal, 0 AS was, false AS sent
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
+      AND $3::text IS NULL AND $5::text IS NOT NULL AND $7::bigint IS NOT NULL
+    ORDER BY segment, position, id
+    LIMIT $6
+    FOR UPDATE SKIP LOCKED
+
+-- name: unplaced_in_flight
+-- Devices in flight that a host has sent to, or that failed without a place and are retried. Reads all that are in flight.
+SELECT ctid AS place, device_id, id AS ordinal, 0 AS was, true AS sent
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND segment = 0
+      AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+      AND $3::text IS NULL AND $5::text IS NOT NULL AND $7::bigint IS NOT NULL
+    ORDER BY due_at NULLS FIRST
+    LIMIT $6
+    FOR UPDATE SKIP LOCKED
 
 -- name: lock_sent
 -- Lock those of the campaign's next $4 devices after $3 that are in flight or failed, in the order in which reports lock them.
@@ -192,7 +229,7 @@ WITH batch AS MATERIALIZED (
         WHERE tenant_id = $1 AND campaign_id = $2 AND number = b.was AND closed <> '{}' LIMIT 1
     ) AS s
 ), wanted AS (
-    SELECT DISTINCT labels, time_zone FROM known WHERE was > 0 -- a host has written the others, which are never sent to
+    SELECT DISTINCT labels, time_zone FROM known WHERE was > 0 -- the others have no place yet (move)
 ), {segments}, moved AS (
     UPDATE ota_device_status d
     SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values,
@@ -229,11 +266,12 @@ SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FRO
  WHERE t.segment <> 0 AND abs(t.segment) <> t.was)::text AS from_quarantine
 
 -- name: placed
--- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound.
+-- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound. A device in
+-- flight that fits no wave is in the last one: it is not skipped, and no budget holds it.
 known AS MATERIALIZED (
-    SELECT l.device_id, l.key, l.device_type, COALESCE(l.device_type <> $4, false) AS mismatch,
+    SELECT l.device_id, l.sent, l.key, l.device_type, COALESCE(l.device_type <> $4, false) AS mismatch,
            {segment} AS segment, {time_zone} AS time_zone, {wave} AS wave, {rest} AS rest, {budget_values} AS budget_values
-    FROM (SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
+    FROM (SELECT t.device_id, t.sent, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS t
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = t.device_id) AS l
 ), taken AS (
@@ -242,11 +280,12 @@ known AS MATERIALIZED (
     GROUP BY wave
 ), placed AS MATERIALIZED (
     SELECT k.device_id, k.key, k.device_type, k.mismatch, k.segment, k.time_zone, k.budget_values,
-           CASE WHEN k.mismatch THEN NULL
-                WHEN row_number() OVER (PARTITION BY k.mismatch, k.wave ORDER BY k.key, k.device_id)
-                     > ($9::int[])[k.wave + 1] - COALESCE(t.devices, 0) THEN k.rest
-                ELSE k.wave END AS wave,
-           {held_for} AS held_for
+           COALESCE(CASE WHEN k.mismatch THEN NULL
+                         WHEN row_number() OVER (PARTITION BY k.mismatch, k.wave ORDER BY k.key, k.device_id)
+                              > ($9::int[])[k.wave + 1] - COALESCE(t.devices, 0) THEN k.rest
+                         ELSE k.wave END,
+                    CASE WHEN k.sent THEN {last_wave} END) AS wave,
+           CASE WHEN NOT k.sent THEN {held_for} END AS held_for
     FROM known k
     LEFT JOIN taken t ON t.wave = k.wave
 ), wanted AS (
@@ -284,23 +323,25 @@ targeted AS (
         completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
         segment = CASE WHEN p.wave IS NULL THEN 0 WHEN p.held_for IS NULL THEN n.number ELSE -n.number END,
         position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
-        budget_values = p.budget_values
+        budget_values = p.budget_values,
+        stood_until = CASE WHEN b.sent THEN statement_timestamp() ELSE d.stood_until END -- as in move_sent
     FROM batch b
     JOIN placed p ON p.device_id = b.device_id
     LEFT JOIN numbered n ON n.labels = p.segment
     WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
-      AND d.status = 'PENDING' AND d.attempt = 0
-    RETURNING d.status, d.segment, d.position, d.device_id, d.budget_values, b.was
+      AND (b.sent OR d.status = 'PENDING' AND d.attempt = 0)
+    RETURNING d.status, d.attempt, d.segment, d.position, d.device_id, d.budget_values, b.was
 )
 
 -- name: cells
 in_cells AS (
-    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting, held)
-    SELECT $1, $2, (position >> 44)::int - 1, abs(segment), count(*)::int, (count(*) FILTER (WHERE segment < 0))::int
-    FROM targeted WHERE status = 'PENDING'
+    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting, held, in_flight)
+    SELECT $1, $2, (position >> 44)::int - 1, abs(segment), (count(*) FILTER (WHERE status = 'PENDING' AND attempt = 0))::int,
+           (count(*) FILTER (WHERE segment < 0))::int, (count(*) FILTER (WHERE status <> 'PENDING' OR attempt > 0))::int
+    FROM targeted WHERE status <> 'SKIPPED'
     GROUP BY 3, 4
     ON CONFLICT (tenant_id, campaign_id, wave, segment)
-    DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting, held = l.held + EXCLUDED.held
+    DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting, held = l.held + EXCLUDED.held, in_flight = l.in_flight + EXCLUDED.in_flight
 ), held AS ( -- the first devices of each value return to the queue when all are placed (budgets.next_held)
     SELECT held_for AS budget, budget_values[held_for] AS value, -segment AS segment, position, device_id
     FROM (SELECT *, {held_for} AS held_for FROM targeted WHERE segment < 0) AS t
@@ -334,14 +375,18 @@ LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
 
 -- name: begin
--- Begin to place the devices never sent to. Nothing is sent until all are placed. The campaign is locked.
+-- Begin to place the devices never sent to, by the revision in force. Nothing is sent until all are placed. $3: the waves begin anew
+-- too. The campaign is locked.
 WITH emptied AS (
     UPDATE ota_campaign_cells SET waiting = 0, held = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
+), waves AS (
+    DELETE FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 AND $3::boolean
 ), unheld AS ( -- the rows of held devices are deleted before the first is placed (budgets.forget_held)
     DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
 )
 UPDATE ota_campaigns
-SET placement = jsonb_build_object('moves', true, 'began', clock_timestamp()), targeted_devices = 0, targeted_up_to = NULL,
+SET placement = jsonb_build_object('moves', true, 'began', clock_timestamp()), placed_revision = policy_revision,
+    targeted_devices = 0, targeted_up_to = NULL, wave = CASE WHEN $3 THEN 0 ELSE wave END,
     reconciled_at = clock_timestamp() -- a comparison that began before must not repair the cells
 WHERE tenant_id = $1 AND id = $2;
 
@@ -389,9 +434,14 @@ WHERE c.tenant_id = $1 AND c.id = $2;
 -- The devices of the group are placed. The campaign is locked.
 UPDATE ota_campaigns SET placement = NULL WHERE tenant_id = $1 AND id = $2;
 
--- name: any_unplaced
--- Whether other SQL has inserted devices that are not placed yet.
-SELECT true FROM ota_device_status
-WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
-ORDER BY segment, position, id
-LIMIT 1;
+-- name: unplaced
+-- Whether devices have no place though all were placed: those that other SQL has inserted and that wait, and those in flight. For the
+-- latter, the counters say that there are more devices than the cells have: this reads no devices.
+SELECT (SELECT true FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
+        ORDER BY segment, position, id LIMIT 1) IS NOT NULL AS waiting,
+       COALESCE(c.pending + c.downloading + c.installing > l.devices, false) AS in_flight
+FROM ota_campaigns c
+CROSS JOIN (SELECT COALESCE(sum(waiting + in_flight), 0) AS devices
+            FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS l
+WHERE c.tenant_id = $1 AND c.id = $2;

@@ -23,10 +23,11 @@ INSERT INTO ota_campaign_policies
 VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: put_in_force
--- Needs the campaign's lock.
+-- Needs the campaign's lock. Devices that stood by the revision $4 stand by this one: an edit that moves them begins to place them then
+-- (placing.begin).
 -- Not applied: the campaign follows another revision than $4 (NULL: its flat columns), or has ended, which cannot be under
 -- the lock unless a host's trigger did it.
-UPDATE ota_campaigns SET policy_revision = $3
+UPDATE ota_campaigns SET policy_revision = $3, placed_revision = CASE WHEN placed_revision = $4 THEN $3 ELSE placed_revision END
 WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4::int
   AND status NOT IN ('COMPLETED', 'ABORTED')
 RETURNING id;

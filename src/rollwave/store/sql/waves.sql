@@ -27,6 +27,11 @@ SET since = CASE WHEN state IS DISTINCT FROM $4 THEN statement_timestamp() ELSE 
     state = $4, soak_from = to_timestamp($5), soak_failed = $6
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3;
 
+-- name: retried
+-- The soak of the wave $3 begins again with one more failed device, and $4 of them get another attempt. Not applied: it does not soak.
+UPDATE ota_campaign_waves SET soak_failed = soak_failed - $4
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 AND soak_failed IS NOT NULL;
+
 -- name: promote
 UPDATE ota_campaign_waves SET promoted_at = statement_timestamp(), promoted_by = $4
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3;
