@@ -77,7 +77,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "cells.zones_of": {3: [3]},
     "standing.all_due": {3: [3]},
     "retries.again": {3: ["failed"]},
-    "placing.surveyed": {4: None},
+    "placing_progress.surveyed": {4: None},
     "segment_quarantine.quarantine": {3: '{"site": "a"}'},
     "segment_quarantine.release": {3: 2},
     "segment_quarantine.exists": {3: 3},

@@ -186,7 +186,7 @@ async def over_threshold(connection: Connection, campaign: Campaign) -> str:
     for each in await store.in_force(connection, campaign, list(rules)) if rules else ():
         if each.group.wave in {NO_WAVE, campaign.wave}:
             trip = guardrail.over(rules[each.group.guardrail], each.numbers)
-            found += [_of_group(trip, each.group).text] if trip is not None else []
+            found += [_of_group(trip, each.group, campaign).text] if trip is not None else []
     more = [f"and {len(found) - MAX_NAMED} more"] if len(found) > MAX_NAMED else []
     return "; ".join([*found[:MAX_NAMED], *more])
 
@@ -221,7 +221,7 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
     trip = tripped.trip
     event = GuardrailTripped(
         trip.of,
-        rule_text(trip.rule),
+        guardrail.rule_text(trip.rule),
         trip.value,
         trip.action.value,
         trip.failed,
@@ -240,16 +240,6 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
     for number in await segment_quarantine.quarantine(connection, campaign, trip.labels or {}, trip.text):
         quarantined = SegmentQuarantined(trip.text, number, trip.rule.name, event.labels)
         await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
-
-
-def rule_text(rule: GuardrailRule) -> dict[str, object]:
-    """A guardrail's keys as its document has them, with the defaults that the rule itself has."""
-    shown = rule.model_dump(mode="python", exclude={"threshold"}, exclude_none=True)
-    return {**{key: _plain(value) for key, value in shown.items()}, "threshold": float(rule.threshold)}
-
-
-def _plain(value: object) -> object:
-    return [str(each) for each in value] if isinstance(value, tuple) else value
 
 
 def rules_of(campaign: Campaign) -> tuple[GuardrailRule, ...]:
