@@ -1,5 +1,5 @@
 """Write the generated parts of the documentation: state diagrams from the transition tables, settings, metrics
-events and the keys of policies from the code that has them, lowest versions from pyproject.toml.
+events, rights and the keys of policies from the code that has them, lowest versions from pyproject.toml.
 
 python -m scripts.generate_docs          rewrite them
 python -m scripts.generate_docs --check  exit 1 if one is stale
@@ -12,6 +12,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -20,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from bench import capacity, chart, table
 from bench.report import RESULTS, Report
 from rollwave import metrics
-from rollwave.domain import campaign, events, execution
+from rollwave.domain import campaign, events, execution, rights
 from rollwave.domain.event import Column
 from rollwave.settings import Settings
 from scripts import policy_reference
@@ -77,7 +78,8 @@ def events_table() -> str:
     """Every event of a campaign's history, with the fields of its ``detail``."""
     rows = ["| `event` | about | what happened | fields of `detail` |", "|---|---|---|---|"]
     for word, kind in events.EVENTS.items():
-        about = "a device" if issubclass(kind, events.DeviceFailure) else "the campaign"
+        [device_id] = (each for each in fields(kind) if each.name == "device_id")
+        about = "a device" if device_id.default is MISSING else "the campaign"
         meaning = " ".join((kind.__doc__ or "").split())
         rows.append(f"| `{word}` | {about} | {meaning} | {'<br>'.join(map(_field, events.COLUMNS[kind]))} |")
     return "\n".join(rows)
@@ -89,6 +91,31 @@ def _field(column: Column) -> str:
     )
     notes = [kind, *([column.stored.unit] if column.stored.unit else []), *(["optional"] if column.optional else [])]
     return f"`{column.key}` ({', '.join(notes)}): {column.stored.meaning}"
+
+
+def rights_table() -> str:
+    """The rights of the two roles on every table, with tables of the same rights in one row."""
+    by_rights: dict[tuple[str, ...], list[str]] = {}
+    for table_name, granted in (rights.SHARED | rights.OWN).items():
+        of_engine = [_privileges(granted), *_columns(rights.ENGINE, table_name)]
+        of_host = _privileges(rights.OF_A_HOST[table_name]) if table_name in rights.OF_A_HOST else ""
+        same = "the same" if of_host == of_engine[0] else of_host
+        cells = "; ".join(of_engine), same, "; ".join(_columns(rights.DUE, table_name))
+        by_rights.setdefault(cells, []).append(f"`{table_name}`")
+    rows = ["| table | `pulse_app` | on a table that a host made | `rollwave_due` |", "|---|---|---|---|"]
+    return "\n".join([*rows, *(f"| {', '.join(each)} | {' | '.join(cells)} |" for cells, each in by_rights.items())])
+
+
+def _privileges(granted: str) -> str:
+    return ", ".join(f"`{each}`" for each in granted.split())
+
+
+def _columns(role: str, table_name: str) -> list[str]:
+    return [
+        f"`{privilege}` of {', '.join(f'`{each}`' for each in columns)}"
+        for (grantee, privilege, on), columns in rights.COLUMNS.items()
+        if (grantee, on) == (role, table_name)
+    ]
 
 
 def bounds_table() -> str:
@@ -129,6 +156,7 @@ def _mermaid(lines: list[str]) -> str:
 GENERATED = {
     "architecture.md": {"campaign": campaign_diagram, "execution": execution_diagram},
     "howto/install.md": {"bounds": bounds_table},
+    "howto/run-in-production.md": {"rights": rights_table},
     "reference/events.md": {"events": events_table},
     "reference/settings.md": {"settings": settings_table},
     "reference/observability.md": {"metrics": metrics_table},

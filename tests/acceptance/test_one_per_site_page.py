@@ -49,7 +49,8 @@ async def test_the_page_can_be_followed(north: Installation, tmp_path: Path) -> 
         await eventually(lambda: waiting() == [("budget", 2)])
         looked = run(north, look, tmp_path)
         assert "1 with the same site (one-per-site)" in re.sub(r"\s+", " ", looked)
-        [held, _] = re.findall(r"(?:north|south)-[ab]", looked)
+        assert "north-a is " in looked
+        [held, _] = re.findall(r"^((?:north|south)-[ab]) +PENDING", looked, re.MULTILINE)
         explained = re.sub(r"\s+", " ", north.do("campaign", "explain", "1", held))
         assert "1 device is in flight with site" in explained
 

@@ -73,8 +73,9 @@ async def test_a_canary_with_a_soak_time(north: Installation, clock: Clock, tmp_
     async with fleet(north, *(f"dev-{number}" for number in range(1, 7))):
         await reader.runs(start)
         await reader.sees(look, "the soak ends at")
+        assert "canary (1 of 2): soaking until " in await reader.runs(look)
         clock.forward(hours=1)
-        assert "the soak ends at" in await reader.runs(look)
+        await reader.sees(look, "the soak ends at")
         clock.forward(hours=1, minutes=1)
         assert "COMPLETED  6 SUCCESS" in await reader.runs(watch)
 
@@ -85,16 +86,19 @@ async def test_a_bad_hardware_revision(north: Installation, tmp_path: Path) -> N
     await reader.runs(label)
     assert "revisions.yaml is valid" in await reader.runs(policy)
     does_not_boot = Fault(code="E_BOOT")
-    bad = {f"pump-{number:02}": does_not_boot for number in range(4, 13)}
-    async with fleet(north, *(f"pump-{number:02}" for number in range(1, 13)), faults=bad):
+    bad = {f"pump-c-{number}": does_not_boot for number in range(1, 10)}
+    async with fleet(north, *(f"pump-b-{number}" for number in range(1, 4)), *bad, faults=bad):
         await reader.runs(start)
-        await reader.sees(look, "quarantine")
+        await reader.sees(look, "revision, hardware_revision=C: under quarantine")
         await reader.sees("rollwave campaign show 1", "3 SUCCESS")
         shown = await reader.runs(failures)
         assert shown.count("E_BOOT") >= 5
         assert re.search(r"^ *2 .*hardware_revision=C", shown, re.MULTILINE), shown
         bad.clear()
-        assert "COMPLETED  12 SUCCESS" in await reader.runs(release)
+        assert "segment 1 of campaign 1 was not under quarantine" in await reader.runs("rollwave campaign release 1 1")
+        released = await reader.runs(release)
+        assert "segment 2 of campaign 1 is released" in released
+        assert "COMPLETED  12 SUCCESS" in released
 
 
 async def test_night_windows(north: Installation, clock: Clock, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ _NAME_NO_TENANT = {
         "imports.add_devices",
     ),
     # They call functions that name it.
-    *("labels.check_view", "labels.record_of_many_tenants", "devices.get_device", "devices.devices_of"),
+    *("labels.record_of_many_tenants", "devices.get_device", "devices.devices_of"),
     *("brakes.halt", "brakes.add_freeze"),
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rollwave.client.events import Event
 from rollwave.client.follow import Look
 from rollwave.client.progress import Meter, Snapshot
-from rollwave.client.view import campaign, guardrail
+from rollwave.client.view import campaign, guardrail, in_one_line
 
 DOCUMENT: dict[str, Any] = {
     "id": 7,
@@ -23,7 +23,10 @@ DOCUMENT: dict[str, Any] = {
     "abort_threshold": 0.1,
     "abort_min_completed": 1,
     "wave": 1,
-    "waves": [{}, {}],
+    "waves": [
+        {"number": 0, "name": "canary", "state": "passed"},
+        {"number": 1, "name": "rest", "state": "open"},
+    ],
 }
 
 
@@ -54,7 +57,7 @@ def test_progress_forecast_and_failures_to_the_guardrail_are_shown() -> None:
     assert "[bold]spring\\x1b[2J  firmware 2.1.0" in seen
     assert "47 SUCCESS   3 FAILED   50 PENDING" in seen
     assert "6 % failed, trips above 10 %: 3 more failures in a row" in seen
-    assert "wave 2 of 2 · 50 of 100 devices done · 5.0 a second · about 10 s to go" in seen
+    assert "wave rest (2 of 2): open · 50 of 100 devices done · 5.0 a second · about 10 s to go" in seen
 
 
 def test_failures_are_grouped_by_cause_with_the_most_frequent_first() -> None:
@@ -92,6 +95,18 @@ def standing(**changes: object) -> dict[str, object]:
         ([], "no guardrail"),
         ([standing()], "boots: 4 % failed, at least 1.3 %, trips above 5 %: 4 more failures"),
         (
+            [standing(labels={"revision": "C"}, finished=3, failed=3, min_finished=5, limit=0.0729, trips_after=0)],
+            "boots, revision=C: 3 of 3 failed, at least 7.29 %, trips above 5 %: when 5 have finished",
+        ),
+        (
+            [standing(wave=1, limit=None, finished=50, failed=2, min_finished=20, trips_after=1)],
+            "boots, wave rest: 2 of 50 failed, trips above 5 %: 1 more failure",
+        ),
+        (
+            [standing(labels={"revision": None}, tripped=True, action="quarantine")],
+            "boots, no revision: under quarantine",
+        ),
+        (
             [standing(), standing(name="all", method="ratio", limit=None, trips_after=1)],
             "all: 4 % failed, trips above 5 %: 1 more failure",
         ),
@@ -102,8 +117,28 @@ def standing(**changes: object) -> dict[str, object]:
 def test_the_guardrail_of_a_document_that_is_closest_is_shown(
     guardrails: list[dict[str, object]], sentence: str
 ) -> None:
-    assert guardrail(Snapshot.read(DOCUMENT | {"policy_revision": 1, "guardrails": guardrails})) == sentence
-    assert sentence[:20] in drawn(Counter(), policy_revision=1, guardrails=guardrails)
+    waves = [{"number": 0, "name": "canary"}, {"number": 1, "name": "rest", "state": "open"}]
+    changes = {"policy_revision": 1, "guardrails": guardrails, "waves": waves}
+    assert guardrail(Snapshot.read(DOCUMENT | changes)) == sentence
+    assert sentence[:20] in drawn(Counter(), **changes)
+    ended = guardrail(Snapshot.read(DOCUMENT | changes | {"status": "COMPLETED"}))
+    assert ended == (sentence if "tripped" in sentence or "quarantine" in sentence else "")
+
+
+def test_a_line_names_what_stops_the_campaign_and_its_present_wave() -> None:
+    halt = {"kind": "halt", "name": "halt", "until": None, "reason": "2.1.0 does not boot"}
+    freeze = {"kind": "freeze", "name": "year-end", "until": "2027-01-07T00:00:00Z", "reason": None}
+    waves = [
+        {"number": 0, "name": "canary", "state": "passed"},
+        {"number": 1, "name": "early", "state": "awaiting_approval"},
+        {"number": 2, "name": "rest", "state": "waiting"},
+    ]
+    changes = {"stopped_by": [halt, freeze], "waves": waves, "policy_revision": 1, "guardrails": []}
+    assert in_one_line(Snapshot.read(DOCUMENT | changes)) == (
+        "RUNNING, stopped by halt: 2.1.0 does not boot; freeze year-end until 2027-01-07 00:00 UTC  "
+        "50 PENDING · 47 SUCCESS · 3 FAILED · wave early (2 of 3): waits for an approval  (no guardrail)"
+    )
+    assert "stopped by halt: 2.1.0 does not boot; freeze year-end" in drawn(Counter(), **changes)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +178,7 @@ def test_the_guardrail_of_a_document_that_is_closest_is_shown(
             "guardrail_tripped",
             None,
             {**TRIPPED, "labels": {"revision": "C"}},
-            "guardrail boots trips for revision C: 9 of 25 devices failed (36.0%); quarantine",
+            "guardrail boots trips for revision=C: 9 of 25 devices failed (36.0%); quarantine",
         ),
         (
             "guardrail_tripped",
@@ -152,10 +187,54 @@ def test_the_guardrail_of_a_document_that_is_closest_is_shown(
             "guardrail boots trips for wave 1: 9 of 25 devices failed (36.0%); quarantine",
         ),
         (
+            "guardrail_tripped",
+            None,
+            {**TRIPPED, "wave": 0, "wave_name": "canary"},
+            "guardrail boots trips for wave canary: 9 of 25 devices failed (36.0%); quarantine",
+        ),
+        (
+            "wave_opened",
+            None,
+            {"wave": 1, "succeeded": 5, "failed": 0, "name": "rest", "passed": "canary"},
+            "wave canary has passed; wave rest opens: 5 succeeded, 0 failed",
+        ),
+        (
+            "wave_changed",
+            None,
+            {"wave": 0, "name": "canary", "state": "awaiting_approval", "lacking": "a person opens it"},
+            "wave canary is awaiting approval: a person opens it",
+        ),
+        (
+            "wave_promoted",
+            None,
+            {"wave": 0, "name": "canary", "reason": "checked", "lacking": "the soak"},
+            "the gate of wave canary was opened by hand, which still waited for: the soak: checked",
+        ),
+        ("sending_stopped", None, {"kind": "halt", "name": "halt", "reason": "bad"}, "the halt stops sending: bad"),
+        (
+            "sending_stopped",
+            None,
+            {"kind": "freeze", "name": "year-end", "until": "2027-01-07T00:00:00Z"},
+            "the freeze year-end stops sending until 2027-01-07T00:00:00Z",
+        ),
+        ("sending_resumed", None, {"kind": "halt", "name": "halt"}, "the halt no longer stops sending"),
+        (
             "segment_quarantined",
             None,
             {"segment": 2, "reason": "too many", "guardrail": "boots"},
             "segment 2 is under quarantine: too many",
+        ),
+        (
+            "segment_quarantined",
+            None,
+            {"segment": 2, "reason": "too many", "guardrail": "boots", "labels": {"revision": "C"}},
+            "segment 2 (revision=C) is under quarantine: too many",
+        ),
+        (
+            "wave_changed",
+            None,
+            {"wave": 0, "name": "canary", "state": "failed", "lacking": "1 of 5 succeeded"},
+            "wave canary has failed its gate: 1 of 5 succeeded",
         ),
         ("segment_released", None, {"segment": 2}, "segment 2 is released"),
         ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),

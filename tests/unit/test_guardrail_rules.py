@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -113,8 +114,8 @@ def test_a_sequential_trip_has_its_evidence() -> None:
     assert found.limit is not None
     assert 0.05 < found.limit < found.value
     assert found.alpha == 0.01
-    numbers = f"36.0%; at least {found.limit:.1%} fail, over 5.0%, alpha 0.01"
-    assert found.text == f"guardrail failures: 9 of 25 first devices failed ({numbers})"
+    sure = f"with 99% confidence, at least {found.limit:.1%} of all would, which is over 5.0%"
+    assert found.text == f"guardrail failures: 9 of the first 25 devices failed (36.0%); {sure}"
 
 
 def test_segments_share_alpha() -> None:
@@ -155,9 +156,18 @@ def test_a_changed_key_begins_the_test_anew() -> None:
     assert guardrail.changed_rules(PolicyDocument(), document({"name": "failures", "threshold": "10%"})) == []
 
 
-def test_groups_have_names() -> None:
-    assert guardrail.group_text(2, None) == "wave 2"
-    assert (
-        guardrail.group_text(None, {"site": "north", "hardware_revision": None}) == "hardware_revision=none, site=north"
+def test_a_trip_names_the_gate_at_which_it_was_judged_and_its_wave() -> None:
+    trip = guardrail.judge(rule(min_finished=20), Numbers(3, 1), at_gate=True)
+    assert trip is not None
+    assert replace(trip, gate="canary").text == (
+        "guardrail failures: at the gate of wave canary, 1 of 3 finished devices failed (33.3%, over 10.0%)"
     )
+    assert replace(trip, wave=0, wave_name="canary").text == (
+        "guardrail failures: 1 of 3 finished devices of wave canary failed (33.3%, over 10.0%)"
+    )
+
+
+def test_groups_have_names() -> None:
+    assert guardrail.group_text(None) == ""
+    assert guardrail.group_text({"site": "north", "hardware_revision": None}) == "no hardware_revision, site=north"
     assert Fraction(1, 10) == rule().threshold.fraction

@@ -17,6 +17,7 @@ from rollwave.domain.policy.edits import check_edit
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.presets import PRESETS, preset
 from rollwave.domain.policy.rules import Guardrail, Policy
+from rollwave.domain.policy.windows import Span
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import Conflict
 
@@ -83,7 +84,7 @@ def test_every_preset_can_be_read_and_has_a_pace_and_a_guardrail(name: str) -> N
 
 def test_warnings_name_what_has_no_limit() -> None:
     assert list(warnings(document("guardrails: []"))) == [
-        "pace sets no limit: every device that may go is sent to at once",
+        "pace sets no limit: all devices of a wave are sent to at once",
         "guardrails is empty: failures never stop the campaign",
     ]
     assert list(warnings(document("pace: {per_minute: 1}"))) == []
@@ -136,6 +137,14 @@ def test_the_next_five_openings_are_within_the_start_and_the_end_of_the_schedule
     assert advice(document("{}"), at).openings == []
     over = document("schedule: {windows: [{kind: allow, start: 2026-01-01T00:00:00Z, end: 2026-01-02T00:00:00Z}]}")
     assert advice(over, at).warnings[-1] == "the windows do not open within 400 days: until then nothing is sent"
+    always = advice(document('schedule: {windows: [{kind: allow, cron: "* * * * *", duration: 2h}]}'), at)
+    assert always.openings == [Span(at, None)]
+    assert always.warnings[-1] == "the windows have no effect: they are always open"
+    daily = advice(document('schedule: {windows: [{kind: allow, cron: "0 0 * * *", duration: 1d}]}'), at)
+    assert daily.openings == [Span(at, None)]
+    assert daily.warnings[-1] == "the windows have no effect: they are always open"
+    ended = advice(document("schedule: {end: 2026-12-31T00:00:00Z}"), at).warnings[-1]
+    assert ended == "schedule.end is in the past: when the campaign is started, it ends without sending anything"
 
 
 def test_the_example_of_every_key_has_two_keys_without_effect() -> None:

@@ -16,6 +16,7 @@ from rollwave.domain.ids import in_path
 from rollwave.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from rollwave.client.api import Api
     from rollwave.store.database import Pool
 
 freeze = typer.Typer(no_args_is_help=True)
@@ -65,6 +66,17 @@ def _in_words(state: Mapping[str, Any]) -> str:
     if not state["halted"]:
         return "sending is not halted"
     return f"sending is halted since {moment(state['since'])} by {state['by']}: {state['reason']}"
+
+
+def brakes_in_force(api: Api) -> list[str]:
+    """The halt and the freezes of the tenant that are in force, one sentence each."""
+    halt = api.get("/ota/halt")
+    found = [_in_words(halt)] if halt["halted"] else []
+    for each in api.pages("/ota/freezes", "freezes"):
+        if each["in_force"]:
+            reason = f": {each['reason']}" if each["reason"] else ""
+            found.append(f"freeze {each['name']} is in force until {moment(each['end'])}{reason}")
+    return found
 
 
 def _halt_everyone(reason: str | None, *, lift: bool) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rollwave.cli.brakes import brakes_in_force
 from rollwave.cli.campaign_actions import abort, cancel, pause, retry, start
 from rollwave.cli.campaign_rules import print_preview, rules_of
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
@@ -18,7 +19,13 @@ from rollwave.cli.segments import promote, release, segments
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.policy.gates import GateName
 from rollwave.domain.policy.rules import Strategy
+from rollwave.domain.policy.waves import WaveState
+
+if TYPE_CHECKING:
+    from rollwave.client.api import Api
+    from rollwave.client.progress import Snapshot
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -131,9 +138,10 @@ def list_(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """List the campaigns, newest first."""
+    """List the campaigns, newest first, and the halt and the freezes that are in force."""
     with connect(api_url, api_key) as api:
         answer = api.get("/ota/campaigns", status=status, limit=limit)
+        brakes = brakes_in_force(api) if output is Format.TABLE else []
     columns = {
         "ID": "id",
         "NAME": "name",
@@ -143,8 +151,11 @@ def list_(
         "SUCCEEDED": "succeeded",
         "FAILED": "failed",
         "CREATED": "created_at",
+        "REASON": "status_reason",
     }
     print_page(answer, output, "campaigns", columns, empty="No campaigns. Create one: rollwave campaign create")
+    for brake in brakes:
+        say(brake)
 
 
 @app.command()
@@ -154,24 +165,26 @@ def show(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Show the state of a campaign, and how close its guardrail is to tripping."""
+    """Show the state of a campaign: what stops it, its present wave, and how close its guardrails are to tripping."""
+    from rollwave.client.progress import Snapshot, counts
+
     with connect(api_url, api_key) as api:
         document = api.get(f"/ota/campaigns/{campaign_id}")
-    if output is Format.JSON:
-        print_json(document)
-        return
-    from rollwave.client.progress import Snapshot, counts
-    from rollwave.client.view import guardrail
-
-    snapshot = Snapshot.read(document)
+        if output is Format.JSON:
+            print_json(document)
+            return
+        snapshot = Snapshot.read(document)
+        soak_ends = _soak_ends(api, snapshot)
     facts: list[tuple[str, object]] = [
         ("campaign", f"{snapshot.id}: {snapshot.name}"),
         ("status", snapshot.status),
         ("reason", snapshot.reason),
         ("firmware", f"{snapshot.version} at {document.get('firmware_url')}"),
         ("group", document.get("target_group_id")),
+        ("stopped by", snapshot.stopped_by),
         ("devices", counts(snapshot)),
-        *_rules_in_words(document, guardrail(snapshot)),
+        *_rules_in_words(document, snapshot),
+        ("wave", _wave_in_words(snapshot, soak_ends)),
         ("started", moment(document.get("started_at"))),
         ("completed", moment(document.get("completed_at"))),
         ("cancelled", moment(document.get("cancelled_at"))),
@@ -179,10 +192,27 @@ def show(
     _print_facts([(name, value) for name, value in facts if value])
 
 
-def _rules_in_words(document: Mapping[str, Any], guardrail: str) -> list[tuple[str, object]]:
+def _soak_ends(api: Api, snapshot: Snapshot) -> str | None:
+    """When the soak of the present wave ends; None: it does not soak, or no device waits for that only."""
+    if not any(each.number == snapshot.wave and each.state == WaveState.SOAKING for each in snapshot.waves):
+        return None
+    waiting = api.get(f"/ota/campaigns/{snapshot.id}/waiting")["waiting"]
+    return next((each["until"] for each in waiting if each["reason"] == GateName.WAVE), None)
+
+
+def _wave_in_words(snapshot: Snapshot, soak_ends: str | None) -> str:
+    return f"{snapshot.present_wave} until {moment(soak_ends)}" if soak_ends else snapshot.present_wave
+
+
+def _rules_in_words(document: Mapping[str, Any], snapshot: Snapshot) -> list[tuple[str, object]]:
     if (revision := document.get("policy_revision")) is not None:
-        return [("policy", f"revision {revision}; `rollwave policy show {document['id']}` prints it")]
-    return [("pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"), ("guardrail", guardrail)]
+        policy = f"revision {revision}; `rollwave policy show {document['id']}` prints it"
+        shown = [each for each in snapshot.guardrails or () if each.tripped or not snapshot.over]
+        return [("policy", policy), *(("guardrail", each.text) for each in shown)]
+    from rollwave.client.view import guardrail
+
+    pace = f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"
+    return [("pace", pace), ("guardrail", guardrail(snapshot))]
 
 
 def _print_facts(facts: list[tuple[str, object]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rollwave.cli.output import Format, print_json, say
+from rollwave.cli.output import Format, complain, print_json, say
 from rollwave.cli.policy_advice import show_advice
 from rollwave.errors import InvalidInput
 
@@ -31,11 +31,25 @@ def rules_of(policy: str | None, flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_preview(preview: Mapping[str, Any], output: Format) -> None:
-    """Print the answer of a dry run."""
+    """Print the answer of a dry run: the policy on standard output, and the rest on standard error."""
     if output is Format.JSON:
         print_json(preview)
         return
     from rollwave.domain.policy.document.emit import to_yaml
 
     show_advice(preview, preview["policy"])
+    for line in _effect(preview):
+        complain(line)
     say(to_yaml(preview["policy"]).rstrip("\n"))
+
+
+def _effect(preview: Mapping[str, Any]) -> list[str]:
+    """What the policy would do to the devices."""
+    waves = ", ".join(f"{each['name']} {each['devices']:,}" for each in preview["waves"])
+    segments, exposed = preview["segments"], preview["exposed_devices"]
+    of = f"; {segments:,} segment{'s' * (segments != 1)}" if segments else ""
+    if exposed is None:
+        acts = "no guardrail acts before all devices are sent to"
+    else:
+        acts = f"up to {exposed:,} device{'s are' if exposed != 1 else ' is'} sent to before a guardrail acts"
+    return [f"devices by wave: {waves}{of}", acts]

@@ -72,8 +72,10 @@ def release(
     Release the segment when you have found the cause. The guardrail then begins a new test, which counts only
     devices that are sent to after that.
     """
+    path = f"/ota/campaigns/{campaign_id}/segments"
     with connect(api_url, api_key) as api:
-        answer = api.post(
-            f"/ota/campaigns/{campaign_id}/segments/{segment}/release", None if reason is None else {"reason": reason}
-        )
-    say(f"segment {segment} of campaign {answer['id']} is released; the campaign is {answer['status']}")
+        found = api.get(path, limit=1, cursor=segment - 1 or None)["segments"]
+        answer = api.post(f"{path}/{segment}/release", None if reason is None else {"reason": reason})
+    was = any(each["number"] == segment and each["quarantined"] for each in found)
+    done = "is released" if was else "was not under quarantine"
+    say(f"segment {segment} of campaign {answer['id']} {done}; the campaign is {answer['status']}")

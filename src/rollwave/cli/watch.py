@@ -18,8 +18,8 @@ from rollwave.cli.output import Format, complain, console, print_json, say
 from rollwave.client.api import Api
 from rollwave.client.events import Event
 from rollwave.client.follow import Follower, Look
-from rollwave.client.progress import Meter, Snapshot, counts
-from rollwave.client.view import campaign, guardrail
+from rollwave.client.progress import Meter, Snapshot
+from rollwave.client.view import campaign, in_one_line
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.errors import ApiUnavailable
 
@@ -116,10 +116,10 @@ class Lines:
     def show(self, look: Look, _meter: Meter) -> None:
         for event in look.to_show:
             say(f"{_clock(event)}  {event.sentence}")
-        line = f"{look.snapshot.status}  {counts(look.snapshot)}  ({guardrail(look.snapshot)})"
-        if line != self._last:
-            say(line)
-        self._last = line
+        present = in_one_line(look.snapshot)
+        if present != self._last:
+            say(present)
+        self._last = present
         sys.stdout.flush()
 
     def away(self, error: ApiUnavailable) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from rollwave.client.text import visible
 from rollwave.domain import events
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.event import Event as Recorded
 from rollwave.domain.events import (
@@ -20,7 +21,28 @@ from rollwave.domain.events import (
     Unknown,
     WaveOpened,
 )
-from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined, SegmentReleased
+from rollwave.domain.policy.guardrail import group_text
+from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy_events import (
+    GuardrailTripped,
+    SegmentQuarantined,
+    SegmentReleased,
+    SendingResumed,
+    SendingStopped,
+    WaveChanged,
+    WavePromoted,
+)
+
+_PolicyEvent: TypeAlias = (
+    WaveOpened
+    | WaveChanged
+    | WavePromoted
+    | SendingStopped
+    | SendingResumed
+    | GuardrailTripped
+    | SegmentQuarantined
+    | SegmentReleased
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +92,8 @@ def _sentence(event: Recorded) -> str:
             text = f"continues{_after_colon(event.reason)}"
         case CampaignMoved():
             text = f"{event.to}{_after_colon(event.reason)}"
-        case WaveOpened():
-            text = f"wave {event.wave + 1} opens: {event.succeeded} succeeded, {event.failed} failed"
-        case GuardrailTripped():
-            text = _trip(event)
-        case SegmentQuarantined() | SegmentReleased():
-            state = "under quarantine" if isinstance(event, SegmentQuarantined) else "released"
-            text = f"segment {event.segment} is {state}{_after_colon(event.reason)}"
+        case _ if isinstance(event, _PolicyEvent):
+            text = _of_policy(event)
         case AttemptFailed():
             code = f" ({event.code})" if event.code else ""
             text = f"{event.device_id} failed{_after_colon(event.message)}{code}"
@@ -89,10 +106,49 @@ def _sentence(event: Recorded) -> str:
     return f"{text} ({_list(event.more)})" if event.more else text
 
 
+def _of_policy(event: _PolicyEvent) -> str:
+    match event:
+        case WaveOpened():
+            return f"{_opened(event)}: {event.succeeded} succeeded, {event.failed} failed"
+        case WaveChanged():
+            now = "has failed its gate" if event.state == WaveState.FAILED else f"is {event.state.replace('_', ' ')}"
+            return f"wave {event.name} {now}{_after_colon(event.lacking)}"
+        case WavePromoted():
+            lacking = f", which still waited for: {event.lacking}" if event.lacking else ""
+            return f"the gate of wave {event.name} was opened by hand{lacking}{_after_colon(event.reason)}"
+        case SendingStopped() | SendingResumed():
+            return _brake(event)
+        case GuardrailTripped():
+            return _trip(event)
+        case SegmentQuarantined() | SegmentReleased():
+            return _segment(event)
+
+
+def _segment(event: SegmentQuarantined | SegmentReleased) -> str:
+    if isinstance(event, SegmentReleased):
+        return f"segment {event.segment} is released{_after_colon(event.reason)}"
+    labels = f" ({group_text(event.labels)})" if event.labels else ""
+    return f"segment {event.segment}{labels} is under quarantine{_after_colon(event.reason)}"
+
+
+def _opened(event: WaveOpened) -> str:
+    if event.name is None:
+        return f"wave {event.wave + 1} opens"
+    return f"wave {event.passed} has passed; wave {event.name} opens" if event.passed else f"wave {event.name} opens"
+
+
+def _brake(event: SendingStopped | SendingResumed) -> str:
+    which = f"the {event.kind}" if event.kind is BrakeKind.HALT else f"the {event.kind} {event.name}"
+    if isinstance(event, SendingResumed):
+        return f"{which} no longer stops sending"
+    until = f" until {event.until}" if event.until else ""
+    return f"{which} stops sending{until}{_after_colon(event.reason)}"
+
+
 def _trip(event: GuardrailTripped) -> str:
-    group = f" for {_list(event.labels)}" if event.labels else ""
+    group = f" for {group_text(event.labels)}" if event.labels else ""
     if event.wave is not None:
-        group = f" for wave {event.wave + 1}"
+        group = f" for wave {event.wave_name or event.wave + 1}"
     share = f"{event.failed} of {event.of} devices failed ({event.value:.1%})"
     return f"guardrail {event.guardrail} trips{group}: {share}; {event.action}"
 

@@ -5,40 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from rollwave.client.standing import Brake, GuardrailStanding, WaveStanding
 from rollwave.domain.campaign import FINAL, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.rules import Guardrail
-
-
-@dataclass(frozen=True, slots=True)
-class GuardrailStanding:
-    """How far a guardrail of a policy document is from tripping. Shares are 0 to 1.
-
-    ``limit``: lower bound on the true share of failures; None: the guardrail compares the ``value`` itself.
-    """
-
-    name: str
-    action: str
-    value: float
-    limit: float | None
-    threshold: float
-    trips_after: int | None
-    tripped: bool
-
-    @classmethod
-    def read(cls, entry: Mapping[str, Any]) -> GuardrailStanding:
-        """Read an element of ``guardrails``."""
-        return cls(*(entry[each.name] for each in fields(cls)))
-
-    @property
-    def used(self) -> float:
-        """How near it is: 1 when it trips."""
-        if self.tripped:
-            return 1.0
-        return min(1.0, (self.value if self.limit is None else self.limit) / max(self.threshold, 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +19,7 @@ class Snapshot:
     """One campaign at one moment. ``by_state`` counts its devices and names every state.
 
     ``guardrails``: those of its policy document; None: it follows the flat columns, and ``threshold`` is its guardrail.
+    ``waves``: empty until it is first started. ``brakes``: those that stop it now.
     """
 
     id: int
@@ -56,17 +30,18 @@ class Snapshot:
     threshold: float | None
     min_completed: int
     wave: int
-    waves: int | None
+    waves: tuple[WaveStanding, ...]
     reason: str
     wanted: int
     targeted: int | None
     guardrails: tuple[GuardrailStanding, ...] | None = None
+    brakes: tuple[Brake, ...] = ()
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
         """Read the response of ``GET …/campaigns/{id}``."""
         breakdown = document.get("status_breakdown") or {}
-        waves = document.get("waves")
+        waves = tuple(WaveStanding.read(number, each) for number, each in enumerate(document.get("waves") or ()))
         return cls(
             id=document["id"],
             name=document["name"] or "",
@@ -76,14 +51,26 @@ class Snapshot:
             threshold=document["abort_threshold"],
             min_completed=document.get("abort_min_completed") or 1,
             wave=document.get("wave") or 0,
-            waves=len(waves) if isinstance(waves, list) else None,
+            waves=waves,
             reason=document.get("status_reason") or "",
             wanted=document.get("total_devices") or 0,
             targeted=document.get("targeted_devices"),
             guardrails=None
             if document.get("policy_revision") is None
-            else tuple(GuardrailStanding.read(each) for each in document.get("guardrails") or ()),
+            else tuple(GuardrailStanding.read(each, waves) for each in document.get("guardrails") or ()),
+            brakes=tuple(Brake.read(each) for each in document.get("stopped_by") or ()),
         )
+
+    @property
+    def present_wave(self) -> str:
+        """The wave that may be sent to now, with its state. Empty: there is only one, or the campaign has ended."""
+        found = next((each for each in self.waves if each.number == self.wave), None)
+        return "" if found is None or len(self.waves) == 1 or self.over else found.text(len(self.waves))
+
+    @property
+    def stopped_by(self) -> str:
+        """The halt and the freezes that stop the campaign, in words. Empty: none does."""
+        return "; ".join(each.text for each in self.brakes)
 
     @property
     def total(self) -> int:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rollwave.client.follow import Look
-from rollwave.client.progress import GuardrailStanding, Meter, Snapshot, targeting
+from rollwave.client.progress import Meter, Snapshot, counts, targeting
+from rollwave.client.standing import percent
 from rollwave.client.text import duration, visible
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -72,7 +73,9 @@ def campaign(look: Look, meter: Meter) -> RenderableType:
         Text(snapshot.status, f"bold {STATUS_STYLES[snapshot.status]}"),
     )
     states = Bar([(snapshot.by_state[state], style) for state, style in STATE_STYLES.items()])
-    parts = (head, states, _legend(snapshot), Text(), _guardrail(snapshot), *_causes(look), Text())
+    stopped = [Text(f"stopped by {visible(snapshot.stopped_by)}", "bold yellow")] if snapshot.brakes else []
+    gauge = [_guardrail(snapshot)] if guardrail(snapshot) else []
+    parts = (head, states, _legend(snapshot), *stopped, Text(), *gauge, *_causes(look), Text())
     return Group(*parts, pace(snapshot, meter))
 
 
@@ -93,8 +96,8 @@ def pace(snapshot: Snapshot, meter: Meter) -> Text:
     if snapshot.being_targeted:
         return Text(targeting(snapshot), "bright_black")
     parts = [f"{snapshot.closed} of {snapshot.total} devices done"]
-    if snapshot.waves is not None and snapshot.waves > 1:
-        parts.insert(0, f"wave {snapshot.wave + 1} of {snapshot.waves}")
+    if snapshot.present_wave:
+        parts.insert(0, f"wave {visible(snapshot.present_wave)}")
     if not snapshot.counters_final:
         parts.append(f"{meter.rate:.1f} a second")
     if (eta := meter.eta(snapshot)) is not None:
@@ -118,28 +121,28 @@ def _guardrail(snapshot: Snapshot) -> RenderableType:
     return row
 
 
+def in_one_line(snapshot: Snapshot) -> str:
+    """The campaign in one line: its status, what stops it, its devices by state, and its guardrail."""
+    stopped = f", stopped by {snapshot.stopped_by}" if snapshot.brakes else ""
+    wave = f" · wave {snapshot.present_wave}" if snapshot.present_wave else ""
+    rail = guardrail(snapshot)
+    return f"{snapshot.status}{stopped}  {counts(snapshot)}{wave}" + (f"  ({rail})" if rail else "")
+
+
 def guardrail(snapshot: Snapshot) -> str:
-    """How close the guardrail is to tripping, in words. Of several guardrails, the one that is closest."""
+    """How close the guardrail is to tripping, in words. Of several guardrails, the one that is closest.
+
+    Empty: the campaign has ended, and no guardrail of its policy has tripped.
+    """
     if snapshot.guardrails is not None:
         closest = max(snapshot.guardrails, key=lambda each: each.used, default=None)
-        return "no guardrail" if closest is None else _standing(closest)
+        if snapshot.over and (closest is None or not closest.tripped):
+            return ""
+        return "no guardrail" if closest is None else visible(closest.text)
     if snapshot.threshold is None:
         return "the threshold is missing: the campaign is paused"
-    rate = f"{_percent(snapshot.failure_rate)} failed, trips above {_percent(snapshot.threshold)}"
+    rate = f"{percent(snapshot.failure_rate)} failed, trips above {percent(snapshot.threshold)}"
     left = snapshot.failures_to_trip
     if snapshot.over or left is None:
         return rate
     return f"{rate}: {left} more failure{'s' * (left != 1)} in a row"
-
-
-def _standing(rail: GuardrailStanding) -> str:
-    if rail.tripped:
-        return f"{rail.name} has tripped ({rail.action})"
-    least = "" if rail.limit is None else f", at least {_percent(rail.limit)}"
-    text = f"{rail.name}: {_percent(rail.value)} failed{least}, trips above {_percent(rail.threshold)}"
-    left = rail.trips_after
-    return text if left is None else f"{text}: {left} more failure{'s' * (left != 1)}"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %"

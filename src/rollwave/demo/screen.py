@@ -17,8 +17,8 @@ from rich.text import Text
 
 from rollwave.client.events import Event
 from rollwave.client.follow import Look
-from rollwave.client.progress import Meter, counts
-from rollwave.client.view import campaign, guardrail
+from rollwave.client.progress import Meter
+from rollwave.client.view import campaign, in_one_line
 
 _WIDTH = 100
 _EVENTS = 8
@@ -63,10 +63,10 @@ class Lines:
     def watch(self, look: Look, _meter: Meter) -> None:
         for event in look.to_show:
             self._say(f"  {_clock(event)}  {event.sentence}")
-        line = f"  {look.snapshot.status}: {counts(look.snapshot)} ({guardrail(look.snapshot)})"
-        if line != self._last and (look.snapshot.counters_final or time.monotonic() >= self._next_counts):
-            self._say(line)
-            self._last, self._next_counts = line, time.monotonic() + 1.0
+        present = f"  {in_one_line(look.snapshot)}"
+        if present != self._last and (look.snapshot.counters_final or time.monotonic() >= self._next_counts):
+            self._say(present)
+            self._last, self._next_counts = present, time.monotonic() + 1.0
 
     def close(self, outcome: list[Text], further: list[Text]) -> None:
         for line in (Text(), *outcome, Text(), *further):

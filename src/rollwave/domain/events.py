@@ -77,7 +77,7 @@ class CampaignRunning(CampaignMoved):
 
 @dataclass(frozen=True, slots=True)
 class CampaignPaused(CampaignMoved):
-    """An operator paused the campaign, or the engine did because one of its rules cannot be read."""
+    """An operator paused the campaign, or the engine did: a guardrail, a gate, or a rule that cannot be read."""
 
     word: ClassVar = "paused"
     to: _To = field(default=CampaignStatus.PAUSED, kw_only=True)
@@ -126,6 +126,8 @@ class WaveOpened(Event):
     wave: Annotated[int, Stored("number of that wave, the first is 0")]
     succeeded: Annotated[int, Stored("devices of the campaign that had succeeded")]
     failed: Annotated[int, Stored("devices of the campaign that had failed")]
+    name: Annotated[str | None, Stored("name of that wave; none without a policy document")] = None
+    passed: Annotated[str | None, Stored("name of the wave before it, which has passed")] = None
 
 
 @dataclass(frozen=True, slots=True)

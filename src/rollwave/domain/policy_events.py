@@ -87,6 +87,7 @@ class GuardrailTripped(Event):
     alpha: Annotated[float | None, Stored("chance of a false alarm, of the method `sequential`", "0 to 1")] = None
     limit: Annotated[float | None, Stored("lower bound on the true share of failures, of that method", "0 to 1")] = None
     labels: Annotated[dict[str, object] | None, Stored("labels of the devices that it judged")] = None
+    wave_name: Annotated[str | None, Stored("name of that wave")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class SegmentQuarantined(Event):
     reason: Annotated[str, Stored("why, in words for people")]
     segment: Annotated[int, Stored("number of the segment")]
     guardrail: Annotated[str | None, Stored("name of the guardrail; none after an edit")] = None
+    labels: Annotated[dict[str, object] | None, Stored("labels that the guardrail judged; none after an edit")] = None
 
 
 @dataclass(frozen=True, slots=True)

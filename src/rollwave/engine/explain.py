@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy import gates, rules
+from rollwave.domain.policy import gates, quarantined, rules
 from rollwave.domain.policy.admission import Admission, admit, explain, may_go_at
 from rollwave.domain.policy.budgets import Choice, caps_of
 from rollwave.domain.policy.facts import DeviceFacts, Facts
@@ -20,7 +20,7 @@ from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, und
 from rollwave.engine.queue_facts import read_queue
 from rollwave.engine.timing import steps_of
 from rollwave.settings import Settings
-from rollwave.store import campaigns, cells, counters, listeners, views
+from rollwave.store import campaigns, cells, counters, listeners, segments, views
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document
 from rollwave.store.views import MOST_COUNTED, Pending
@@ -67,8 +67,22 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
         admission = admit(campaign.policy, facts)
         device_timeout, tokens = _device_timeout(campaign), admission.tokens
         pending = await views.pending(connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens)
-    waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
-    return WaitingDevices(facts.now, pending.devices, waiting)
+        waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
+        verdicts = await _with_quarantine(connection, campaign, [each.verdict for each in waiting])
+    named = [replace(each, verdict=verdict) for each, verdict in zip(waiting, verdicts, strict=True)]
+    return WaitingDevices(facts.now, pending.devices, named)
+
+
+async def _with_quarantine(
+    connection: Connection, campaign: CampaignUnderPolicy, verdicts: Sequence[Verdict], number: int | None = None
+) -> list[Verdict]:
+    """The verdicts, with the segments that are under quarantine in that of this gate. ``number``: only this one."""
+    if not any(each.gate is GateName.QUARANTINE for each in verdicts):
+        return list(verdicts)
+    tenant_id, campaign_id = campaign.row.tenant_id, campaign.row.id
+    limit = quarantined.MAX_NAMED + 1
+    found = await segments.quarantined(connection, tenant_id, campaign_id, number=number, limit=limit)
+    return [quarantined.named(each, found) if each.gate is GateName.QUARANTINE else each for each in verdicts]
 
 
 def _held(facts: Facts, pending: Pending) -> Mapping[GateName, Waiting]:
@@ -112,7 +126,8 @@ async def explain_device(
         admission = admit(campaign.policy, facts)
         device = await _with_room(connection, campaign, admission, device, settings)
         device = await _behind_others(connection, campaign, admission, device, device_id, settings)
-    checks = explain(admission, facts, device)
+        number = device.segment.number if device.segment else None
+        checks = await _with_quarantine(connection, campaign, explain(admission, facts, device), number)
     return Explanation(
         status=device.status,
         attempt=device.attempt,

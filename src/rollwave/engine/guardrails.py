@@ -16,6 +16,7 @@ from rollwave.domain.policy import guardrail, trials
 from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope, TripAction
 from rollwave.domain.policy.ended_devices import EndedDevices, by_place
 from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
+from rollwave.domain.policy.placing import EVERYTHING
 from rollwave.domain.policy.trials import prefixes
 from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
@@ -83,7 +84,7 @@ async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence
         found |= await store.find(connection, campaign, [wanted[each] for each in missing])
     counted = {group: _count(rules[group.guardrail], found[group], change) for group, change in changes.items()}
     await store.count(connection, campaign, list(counted.values()))
-    judged = (_judge(rules[group.guardrail], group, each) for group, each in counted.items())
+    judged = (_judge(campaign, rules[group.guardrail], group, each) for group, each in counted.items())
     return [each for each in judged if each is not None]
 
 
@@ -141,7 +142,7 @@ def _count(rule: GuardrailRule, test: Test, change: EndedDevices) -> Counted:
     return Counted(test, change.finished + finished, change.failed + failed)
 
 
-def _judge(rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
+def _judge(campaign: Campaign, rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
     """Judge a test after its numbers changed. A success can trip it only if it reaches the minimum of finished ones."""
     test = counted.test
     finished, failed = test.finished + counted.finished, test.failed + counted.failed
@@ -151,7 +152,7 @@ def _judge(rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | Non
     first = 0 if reaches_minimum else min((each.first for each in counted.buckets), default=0)
     place = next((index for index, each in enumerate(test.buckets) if each.first >= first), 0)
     found = guardrail.judge(rule, Numbers(finished, failed, test.groups, prefixes(test.before, test.buckets)[place:]))
-    return None if found is None else Tripped(test.number, _of_group(found, group))
+    return None if found is None else Tripped(test.number, _of_group(found, group, campaign))
 
 
 async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool) -> list[Tripped]:
@@ -169,7 +170,8 @@ async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool
             continue
         found = guardrail.judge(rule, each.numbers, at_gate=at_gate)
         if found is not None:
-            tripped.append(Tripped(each.number, _of_group(found, each.group)))
+            gate = _wave_name(campaign, campaign.wave) if at_gate else None
+            tripped.append(Tripped(each.number, replace(_of_group(found, each.group, campaign), gate=gate)))
     return tripped
 
 
@@ -229,13 +231,14 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
         alpha=trip.alpha,
         limit=trip.limit,
         labels=None if trip.labels is None else dict(trip.labels),
+        wave_name=trip.wave_name,
     )
     await store.trip(connection, campaign, tripped.test, event.to_detail())
     await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
     if trip.action is not TripAction.QUARANTINE:
         return
     for number in await segment_quarantine.quarantine(connection, campaign, trip.labels or {}, trip.text):
-        quarantined = SegmentQuarantined(trip.text, number, trip.rule.name)
+        quarantined = SegmentQuarantined(trip.text, number, trip.rule.name, event.labels)
         await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
 
 
@@ -289,7 +292,13 @@ class _Groups:
         return Group.of_segment(rule, labels)
 
 
-def _of_group(trip: Trip, group: Group) -> Trip:
-    wave = None if group.wave == NO_WAVE else group.wave
+def _of_group(trip: Trip, group: Group, campaign: Campaign) -> Trip:
     labels = None if group.labels == NO_LABELS else json.loads(group.labels)
-    return replace(trip, wave=wave, labels=labels)
+    if group.wave == NO_WAVE:
+        return replace(trip, labels=labels)
+    return replace(trip, wave=group.wave, wave_name=_wave_name(campaign, group.wave), labels=labels)
+
+
+def _wave_name(campaign: Campaign, number: int) -> str:
+    rules = campaign.document.waves if campaign.document else ()
+    return rules[number].name if number < len(rules) else EVERYTHING.name

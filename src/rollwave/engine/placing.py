@@ -40,6 +40,7 @@ async def survey_group(connection: Connection, source: Source, document: PolicyD
 
     Raises:
         InvalidInput: they would make too many segments, or a selector is too broad.
+        LabelsUnavailable: the host's view of its devices cannot be used.
     """
     return await count(connection, source, placing_of(document))
 

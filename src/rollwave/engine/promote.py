@@ -62,7 +62,7 @@ async def promote_wave(
         if wave.last and not row.matches_nothing:
             raise Conflict(f"wave {name} is the last, so there is no gate to open")
         await _require_approval(connection, campaign, document, wave, actor=actor, role=role)
-        await _open(connection, campaign, wave, actor=actor, reason=reason)
+        await _open(connection, campaign, document, wave, actor=actor, reason=reason)
         return campaign.status
 
 
@@ -85,7 +85,13 @@ async def _require_approval(
 
 
 async def _open(
-    connection: Connection, campaign: Campaign, wave: PresentWave, *, actor: str, reason: str | None
+    connection: Connection,
+    campaign: Campaign,
+    document: PolicyDocument,
+    wave: PresentWave,
+    *,
+    actor: str,
+    reason: str | None,
 ) -> None:
     number = wave.row.number
     await waves.promote(connection, campaign, number, by=actor)
@@ -96,6 +102,7 @@ async def _open(
     await events.append(connection, campaign.tenant_id, campaign.id, promoted, actor=actor)
     if not wave.last:
         await waves.open_next(connection, campaign, number)  # the campaign is locked, so it is applied
-        opened = WaveOpened(number + 1, campaign.succeeded, campaign.failed)
+        following = document.waves[number + 1].name
+        opened = WaveOpened(number + 1, campaign.succeeded, campaign.failed, following, wave.row.name)
         await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
     await campaigns.wake(connection, campaign.tenant_id)

@@ -74,11 +74,12 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         LabelsUnavailable: the host's view of its devices cannot be used.
     """
     arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
+    every = source.group_id is None and (placing.splits or any(placing.selects))
     async with _reading(source):
+        await _check(connection, source, placing, every=every)
         if placing.order is Order.LABEL:
             await _rank(connection, source, placing)
         parts = Parts(placing, source, first_parameter=5)
-        every = source.group_id is None and (placing.splits or any(placing.selects))
         counted = parts.fill(
             "survey", targets=parts.fill("targets", **({"source": _sql["sent_and_unsent"]} if every else {}))
         )
@@ -94,6 +95,18 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         for wave, each, already in zip(placing.waves, row["matched"], kept, strict=True)
     )
     return Survey(total, row["segments"], matched, bounds, sizes)
+
+
+async def _check(connection: Connection, source: Source, placing: Placing, *, every: bool) -> None:
+    """Refuse a host's view with faulty rows of the devices to place, with those that were sent to if ``every``."""
+    if not source.labels.of_host:
+        return
+    parts = Parts(placing, source, first_parameter=5)
+    statement = parts.fill("check", **({"source": _sql["sent_and_unsent"]} if every else {}))
+    arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
+    row = await connection.fetchrow(statement, *arguments, timeout=SCAN_TIMEOUT_SECONDS)
+    assert row is not None  # a SELECT without FROM has one row
+    labels.require_right(row["twice"], row["zones"])
 
 
 async def count_waves(connection: Connection, source: Source, placing: Placing, found: Survey) -> dict[int, int]:
@@ -172,12 +185,16 @@ async def move_sent(
     """Give devices that were sent to, and that the transaction has locked, the segments and budgets of their labels.
 
     Returns the number of the campaign's segments, and their changes. Needs the campaign's lock.
+
+    Raises:
+        LabelsUnavailable: the host's view of its devices cannot be used. The transaction must not be committed.
     """
     parts = Parts(placing, source, first_parameter=4)
     statement = parts.fill("move_sent", segments=_sql["segments"], from_quarantine=_sql["from_quarantine"])
     async with _reading(source):
         row = await connection.fetchrow(statement, source.tenant_id, source.campaign_id, devices, *parts.parameters)
     assert row is not None  # a SELECT without FROM has one row
+    labels.require_right(row["twice"], row["zones"])
     return row["segments"], SegmentChanges.read(row["new_segments"], row["from_quarantine"])
 
 
@@ -218,11 +235,15 @@ async def _place(
     before: int,
     **given: str,
 ) -> Batch:
-    """``given``: parts of the statement in place of those that the document decides."""
+    """``given``: parts of the statement in place of those that the document decides.
+
+    Raises:
+        LabelsUnavailable: the host's view of its devices cannot be used. The transaction must not be committed.
+    """
     parts = Parts(placing, source, first_parameter=10)
     placed = parts.fill("placed", segments=_sql["segments"], **given)
     common = {name: _sql[name] for name in ("places", "cells", "from_quarantine")}
-    filled = parts.fill(statement, placed=placed, **common, **given)
+    filled = parts.fill(statement, placed="{host_labels}" + placed, **common, **given)
     async with _reading(source):
         row = await connection.fetchrow(
             filled,
@@ -231,6 +252,7 @@ async def _place(
             *parts.parameters,
         )
     assert row is not None  # an aggregate without GROUP BY has one row
+    labels.require_right(row["twice"], row["zones"])
     changes = SegmentChanges.read(row["new_segments"], row["from_quarantine"])
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"], row["segments"], changes)
 

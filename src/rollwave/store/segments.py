@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from rollwave.domain.policy.quarantined import QuarantinedSegment
 from rollwave.store.campaigns import missing
-from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document, moment
 from rollwave.store.page import Page
 from rollwave.store.queries import load
@@ -37,3 +38,14 @@ async def page(pool: Pool, tenant_id: str, campaign_id: int, *, limit: int, afte
     ]
     last = found[limit - 1]["number"] if len(found) > limit else None
     return Page(found[:limit], total, None if last is None else last)
+
+
+async def quarantined(
+    connection: Connection, tenant_id: str, campaign_id: int, *, number: int | None = None, limit: int
+) -> list[QuarantinedSegment]:
+    """The segments of a campaign under quarantine, by number. ``number``: only this one; None: all."""
+    rows = await connection.fetch(_sql["quarantined"], tenant_id, campaign_id, number, limit)
+    return [
+        QuarantinedSegment(row["number"], json.loads(row["labels"]), row["quarantined_because"] or "no reason given")
+        for row in rows
+    ]

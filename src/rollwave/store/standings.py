@@ -50,7 +50,8 @@ def _of_columns(campaign: Campaign) -> list[Document]:
     rule = guardrail.flat_rule(flat.threshold, flat.min_completed)
     found = standing(rule, Numbers(campaign.succeeded + campaign.failed, campaign.failed))
     tripped = flat.trips(campaign.succeeded, campaign.failed)
-    return [_entry(rule, found) | {"threshold": flat.threshold, "tripped": tripped}]
+    finished = campaign.succeeded + campaign.failed
+    return [_entry(rule, found, finished, campaign.failed) | {"threshold": flat.threshold, "tripped": tripped}]
 
 
 def _of_scope(rule: GuardrailRule, tests: Sequence[Shown]) -> list[Shown]:
@@ -78,7 +79,8 @@ def _shown(rule: GuardrailRule, tests: Sequence[Shown]) -> Document:
     tripped = closest.tripped_at is not None
     if tripped:
         found = Standing(found.value, found.limit, 0)
-    return _entry(rule, found) | {
+    numbers = closest.test.numbers
+    return _entry(rule, found, numbers.finished, numbers.failed) | {
         "tripped": tripped,
         "tripped_at": None if closest.tripped_at is None else moment(closest.tripped_at),
         "evidence": closest.evidence,
@@ -92,7 +94,7 @@ def _closeness(rule: GuardrailRule, found: Standing) -> tuple[float, float]:
     return share, -(found.trips_after or 0)
 
 
-def _entry(rule: GuardrailRule, found: Standing) -> Document:
+def _entry(rule: GuardrailRule, found: Standing, finished: int = 0, failed: int = 0) -> Document:
     return {
         "name": rule.name,
         "scope": rule.scope.value,
@@ -102,6 +104,9 @@ def _entry(rule: GuardrailRule, found: Standing) -> Document:
         "limit": found.limit,
         "threshold": float(rule.threshold),
         "trips_after": found.trips_after,
+        "finished": finished,
+        "failed": failed,
+        "min_finished": guardrail.min_finished(rule),
         "tripped": False,
         "tripped_at": None,
         "evidence": None,

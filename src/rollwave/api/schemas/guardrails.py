@@ -31,6 +31,9 @@ class GuardrailStanding(BaseModel):
     )
     threshold: float = Field(description="Share of failures over which it trips, 0 to 1")
     trips_after: int | None = Field(description="Least number of further failures that trip it; null: no number does")
+    finished: int = Field(description="Number of devices of the group that have finished since the test began")
+    failed: int = Field(description="Number of them that failed in a way that the guardrail counts")
+    min_finished: int = Field(description="Finished devices before it may trip, except at the gate of a wave")
     tripped: bool
     tripped_at: Moment | None
     evidence: dict[str, Any] | None = Field(

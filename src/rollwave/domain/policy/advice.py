@@ -6,7 +6,7 @@ It never depends on devices. Dry runs, checks and answers to saving a document h
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from rollwave.domain.policy.document.model import (
@@ -38,9 +38,18 @@ def advice(document: PolicyDocument, at: datetime) -> Advice:
     """What the author of a document is told at a moment, which is any aware time."""
     openings = _openings(document.schedule, at)
     told = list(warnings(document))
-    if document.schedule is not None and document.schedule.windows and not openings:
-        told.append(f"the windows do not open within {HORIZON_DAYS} days: until then nothing is sent")
+    if document.schedule is not None:
+        told += _of_times(document.schedule, openings, at)
     return Advice(told, openings)
+
+
+def _of_times(schedule: ScheduleRule, openings: Sequence[Span], at: datetime) -> Iterator[str]:
+    if schedule.end is not None and schedule.end <= at:
+        yield "schedule.end is in the past: when the campaign is started, it ends without sending anything"
+    elif schedule.windows and not openings:
+        yield f"the windows do not open within {HORIZON_DAYS} days: until then nothing is sent"
+    elif openings and openings[0].end is None and openings[0].start <= max(at, schedule.start or at):
+        yield "the windows have no effect: they are always open"
 
 
 def _openings(schedule: ScheduleRule | None, at: datetime) -> list[Span]:
@@ -49,7 +58,15 @@ def _openings(schedule: ScheduleRule | None, at: datetime) -> list[Span]:
         return []
     begin = at if schedule.start is None else max(at, schedule.start)
     found = next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, begin)
+    if any(each.cron is not None for each in schedule.windows):
+        found = [_within_horizon(each, begin) for each in found]
     return [_before(schedule.end, each) for each in found if schedule.end is None or each.start < schedule.end]
+
+
+def _within_horizon(opening: Span, begin: datetime) -> Span:
+    """An opening without its end, if that is only where the search for the next opening stopped."""
+    beyond = opening.end is not None and opening.end - begin >= timedelta(days=HORIZON_DAYS)
+    return Span(opening.start, None) if beyond else opening
 
 
 def _before(end: datetime | None, opening: Span) -> Span:
@@ -88,7 +105,7 @@ def _of_pace(pace: PaceRule) -> Iterator[str]:
     if pace.bytes is not None and not pace.bytes.limits:
         yield "pace.bytes has no effect: it is empty"
     if pace.per_minute is None and pace.max_in_flight is None and (pace.bytes is None or not pace.bytes.limits):
-        yield "pace sets no limit: every device that may go is sent to at once"
+        yield "pace sets no limit: all devices of a wave are sent to at once"
     if pace.ramp is not None and pace.per_minute is not None and pace.ramp.from_ >= pace.per_minute:
         yield "pace.ramp has no effect: it begins at per_minute or above, and never exceeds per_minute"
 

@@ -140,7 +140,7 @@ def wave(facts: Facts) -> Verdict:
     if facts.wave.up_to is None:
         return Verdict(GateName.WAVE, None, "the wave includes all remaining devices", detail=detail)
     room = max(0, facts.wave.up_to - facts.sent)
-    text = f"wave {facts.wave.number} goes up to {facts.wave.up_to:,} devices, and {facts.sent:,} have been sent to"
+    text = f"wave {facts.wave.number + 1} goes up to {facts.wave.up_to:,} devices, and {facts.sent:,} have been sent to"
     if not room:
         text += "; the next wave opens once these have ended and the guardrail holds"
     return Verdict(GateName.WAVE, room, text, detail=detail)
@@ -154,7 +154,7 @@ def in_flight(policy: Policy, facts: Facts) -> Verdict:
     return Verdict(
         GateName.IN_FLIGHT,
         max(0, cap - facts.in_flight),
-        f"{facts.in_flight:,} devices are in flight, of {cap:,} at most",
+        f"{facts.in_flight:,} {'device is' if facts.in_flight == 1 else 'devices are'} in flight, of {cap:,} at most",
         detail={"in_flight": facts.in_flight, "max_in_flight": cap},
     )
 

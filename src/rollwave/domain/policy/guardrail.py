@@ -126,7 +126,8 @@ class Trip:
 
     ``value``: the share of failures, 0 to 1, of ``failed`` in ``of`` devices: of the finished ones (ratio), or of those
     that were sent to first (sequential). ``limit``: the lower bound on the true share of failures, which exceeds the
-    threshold; None: the method has none. ``wave`` or ``labels`` say which group of devices it judged.
+    threshold; None: the method has none. ``wave``, with its name, or ``labels`` say which group of devices it judged.
+    ``gate``: the name of the wave at whose gate it was judged.
     """
 
     rule: GuardrailRule
@@ -137,6 +138,8 @@ class Trip:
     alpha: float | None = None
     wave: int | None = None
     labels: Mapping[str, object] | None = None
+    wave_name: str | None = None
+    gate: str | None = None
 
     @property
     def action(self) -> TripAction:
@@ -146,22 +149,25 @@ class Trip:
     @property
     def text(self) -> str:
         """The reason for people."""
-        which = f" of {group_text(self.wave, self.labels)}" if self.wave is not None or self.labels else ""
-        kind = "finished" if self.rule.method is Method.RATIO else "first"
-        shown = f"{self.failed} of {self.of} {kind} devices{which} failed"
-        if self.limit is None:
+        group = f"wave {self.wave_name}" if self.wave_name is not None else group_text(self.labels)
+        which = f" of {group}" if group else ""
+        where = f"at the gate of wave {self.gate}, " if self.gate is not None else ""
+        if self.limit is None or self.alpha is None:
+            shown = f"{where}{self.failed:,} of {self.of:,} finished devices{which} failed"
             return f"guardrail {self.rule.name}: {shown} ({self.value:.1%}, over {float(self.rule.threshold):.1%})"
+        shown = f"{self.failed:,} of the first {self.of:,} devices{which} failed"
+        sure = f"with {(1 - self.alpha) * 100:.4g}% confidence"
         return (
-            f"guardrail {self.rule.name}: {shown} ({self.value:.1%}; at least {self.limit:.1%} fail, "
-            f"over {float(self.rule.threshold):.1%}, alpha {self.alpha:g})"
+            f"guardrail {self.rule.name}: {shown} ({self.value:.1%}); {sure}, at least {self.limit:.1%} of all would, "
+            f"which is over {float(self.rule.threshold):.1%}"
         )
 
 
-def group_text(wave: int | None, labels: Mapping[str, object] | None) -> str:
-    """The name of a group of devices, for people."""
-    if wave is not None:
-        return f"wave {wave}"
-    return ", ".join(f"{key}={'none' if value is None else value}" for key, value in sorted((labels or {}).items()))
+def group_text(labels: Mapping[str, object] | None) -> str:
+    """The labels of a group of devices, for people. Empty: it has none."""
+    return ", ".join(
+        f"no {key}" if value is None else f"{key}={value}" for key, value in sorted((labels or {}).items())
+    )
 
 
 def judge(rule: GuardrailRule, numbers: Numbers, *, at_gate: bool = False) -> Trip | None:

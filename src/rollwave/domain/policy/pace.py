@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 
 from rollwave.domain.policy.document.model import PaceRule, Ramp
 from rollwave.domain.policy.facts import Facts, PaceClaim, Used
@@ -204,7 +205,7 @@ def _recent(claims: Sequence[PaceClaim], now: float, tick: float) -> tuple[PaceC
 def pace(rule: PaceRule, facts: Facts, rate: Rate | None, step: Step | None) -> Verdict:
     """Open if the step has devices left at the rate that ``per_minute`` and the ramp set."""
     if rule.per_minute is None:
-        return Verdict(GateName.PACE, None, "the policy sets no pace")
+        return Verdict(GateName.PACE, None, "the policy sets no number of devices per minute")
     if rate is None or step is None or rate.gate is not GateName.PACE:
         detail: dict[str, object] = {"per_minute": rule.per_minute}
         return Verdict(GateName.PACE, None, "the limit on bytes per second is slower than the pace", detail=detail)
@@ -216,6 +217,8 @@ def pace(rule: PaceRule, facts: Facts, rate: Rate | None, step: Step | None) -> 
 def _of_step(gate: GateName, facts: Facts, step: Step, text: str, detail: Mapping[str, object]) -> Verdict:
     until = None if step.number else facts.after(step.more_in)
     text += f", and {step.within_tick:,} have been in the last {step.tick:g} s"
+    if until is not None:
+        text += f"; the next step begins at {until.astimezone(UTC):%H:%M:%S} UTC"
     return Verdict(gate, step.number, text, until, {**detail, "step_seconds": step.length, "used": step.used})
 
 
@@ -226,7 +229,7 @@ def in_flight(max_in_flight: int | None, number: int) -> Verdict:
     return Verdict(
         GateName.IN_FLIGHT,
         max(0, max_in_flight - number),
-        f"{number:,} devices are in flight, of {max_in_flight:,} at most",
+        f"{number:,} {'device is' if number == 1 else 'devices are'} in flight, of {max_in_flight:,} at most",
         detail={"in_flight": number, "max_in_flight": max_in_flight},
     )
 
@@ -259,7 +262,9 @@ def bytes_(
     room = None if places is None else max(0, places - number)
     if room == 0:
         detail |= {"bytes_in_flight": number * _known(size), "max_bytes_in_flight": rule.bytes.in_flight}
-        text = f"{number:,} devices are in flight, and {places:,} downloads fit the limit on bytes in flight"
+        are = "device is" if number == 1 else "devices are"
+        fit = "download fits" if places == 1 else "downloads fit"
+        text = f"{number:,} {are} in flight, and {places:,} {fit} the limit on bytes in flight"
         return Verdict(GateName.BYTES, 0, text, detail=detail)
     if rate is None or step is None or rate.gate is not GateName.BYTES:
         return Verdict(GateName.BYTES, room, "another download fits the limits on bytes", detail=detail)

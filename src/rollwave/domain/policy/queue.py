@@ -181,7 +181,8 @@ def _limits(rule: PaceRule, facts: Facts, queue: QueueFacts) -> tuple[tuple[Verd
     if queue.wave_max_in_flight is not None:
         of_wave = pace.in_flight(queue.wave_max_in_flight, queue.wave_in_flight)
         if in_flight.room is None or (of_wave.room or 0) <= in_flight.room:
-            text = f"{of_wave.text.replace('are in flight', f'of wave {queue.wave} are in flight')}"
+            number, devices, rest = of_wave.text.split(" ", 2)
+            text = f"{number} {devices} of wave {queue.wave} {rest}"
             in_flight = replace(of_wave, text=text, detail={**of_wave.detail, "wave": queue.wave})
     in_bytes = pace.bytes_(rule, facts, rate, step, size=queue.firmware_size, number=queue.in_flight)
     return (in_flight, in_bytes, pace.pace(rule, facts, rate, step)), step

@@ -76,7 +76,8 @@ async def _act(
     if decision.opens and (running or row.promoted_by is not None):
         if not await waves.open_next(connection, campaign, row.number):
             return Judged()
-        opened = WaveOpened(row.number + 1, campaign.succeeded, campaign.failed)
+        following = document.waves[row.number + 1].name
+        opened = WaveOpened(row.number + 1, campaign.succeeded, campaign.failed, following, row.name)
         await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
         _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=row.number + 1)
         return Judged(moved=True)

@@ -1,6 +1,7 @@
 -- The braces stand for parts that depend on the policy document (store/placing_statements.py):
 --   {source}: the devices to place.
---   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch.
+--   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch. {host_labels}: reads them from a host's
+--   view, once; {checked}: a device that the view has twice, and the time zones that it has.
 --   {key}: the place of a device in the queue of its wave and segment.
 --   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
 --   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
@@ -34,6 +35,17 @@ FROM (SELECT {segment} AS labels, count(*) FILTER (WHERE NOT sent) AS devices, c
       FROM ({targets}) AS l
       WHERE sent OR {fits}
       GROUP BY 1) AS of_segment;
+
+-- name: check
+-- What a host's view has of the devices to place: one that it has twice, and the time zones.
+WITH found AS MATERIALIZED (
+    SELECT l.device_id, l.time_zone
+    FROM ({source}) AS t
+    JOIN {labels} AS l ON l.device_id = t.device_id
+    WHERE $2::bigint IS NOT NULL AND $4::text IS NOT DISTINCT FROM $4::text
+)
+SELECT (SELECT device_id FROM found GROUP BY device_id HAVING count(*) > 1 LIMIT 1) AS twice,
+       ARRAY(SELECT DISTINCT time_zone FROM found WHERE time_zone IS NOT NULL) AS zones;
 
 -- name: number
 -- The number of devices to place, of any type.
@@ -97,7 +109,7 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
-       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine, {checked}
 FROM targeted;
 
 -- name: move
@@ -131,7 +143,7 @@ SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
-       ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}
+       ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}, {checked}
 FROM targeted;
 
 -- name: place_inserted
@@ -153,7 +165,7 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
-       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine, {checked}
 FROM targeted;
 
 -- name: unplaced_waiting
@@ -211,7 +223,7 @@ WITH batch AS MATERIALIZED (
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
           AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
     ) AS d
-), known AS MATERIALIZED (
+), {host_labels}known AS MATERIALIZED (
     SELECT l.device_id, l.place, l.was, {segment} AS labels, {time_zone} AS time_zone, {budget_values} AS budget_values
     FROM (SELECT b.device_id, b.place, b.was, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS b
@@ -256,7 +268,17 @@ WITH batch AS MATERIALIZED (
     ON CONFLICT (tenant_id, campaign_id, wave, segment)
     DO UPDATE SET in_flight = l.in_flight + EXCLUDED.in_flight, failed = l.failed + EXCLUDED.failed
 )
-SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine};
+SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine},
+       {checked};
+
+-- name: host_labels
+host_labels AS MATERIALIZED (
+    SELECT * FROM rollwave_host_labels_of($1::text, (SELECT array_agg(device_id) FROM batch)::text[])
+)
+
+-- name: checked
+(SELECT device_id FROM host_labels GROUP BY device_id HAVING count(*) > 1 LIMIT 1) AS twice,
+       ARRAY(SELECT DISTINCT time_zone FROM host_labels WHERE time_zone IS NOT NULL) AS zones
 
 -- name: from_quarantine
 -- The segments under quarantine that devices have left, and those that they have entered.

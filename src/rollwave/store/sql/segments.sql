@@ -14,3 +14,10 @@ FROM (SELECT * FROM ota_campaign_segments
 LEFT JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = $2::bigint AND l.segment = s.number
 GROUP BY s.number, s.labels, s.quarantined_at, s.quarantined_because
 ORDER BY s.number;
+
+-- name: quarantined
+-- The segments under quarantine, by number, at most $4. $3: only this one; NULL: all.
+SELECT number, labels::text AS labels, quarantined_because
+FROM ota_campaign_segments
+WHERE tenant_id = $1 AND campaign_id = $2::bigint AND quarantined_at IS NOT NULL AND number = COALESCE($3::int, number)
+ORDER BY number LIMIT $4;

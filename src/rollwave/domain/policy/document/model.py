@@ -171,7 +171,9 @@ class GuardrailRule(Rule):
     )
     method: Method = Field(Method.RATIO, strict=False, description="How failures are judged.")
     min_finished: Count | None = Field(
-        None, description="Finished devices before it may trip. Default: 1 (ratio) or 5 (sequential)."
+        None,
+        description="Finished devices before it may trip; at the gate of a wave, one is enough for `ratio`. "
+        "Default: 1 (ratio) or 5 (sequential).",
     )
     alpha: float | None = Field(
         None,
