@@ -94,7 +94,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "halt": Mutation(_TIME, "    if halt is None:", "    if True:", "halted since", acts=(Act.HALT,)),
     "freeze": Mutation(_TIME, "    if not in_force:", "    if True:", "a freeze was in force", acts=(Act.FREEZE,)),
     "halt, answers": Mutation(
-        "engine/dispatch/permission.py", "    if not admission.sends:", "    if False:", "halt halt",
+        "engine/dispatch/permission.py", "    if not admission.sends or ", "    if ", "halt halt",
         acts=(Act.HALT,) * 3,
     ),
     "start": Mutation(
@@ -144,16 +144,16 @@ MUTATIONS: Mapping[str, Mutation] = {
     ),
     "min_finished": Mutation(_WAVES, "counts.ended + counts.skipped < needed", "counts.ended < 1", "had finished",
                              lambda: _gate(min_finished=10)),
-    "success_rate": Mutation(_WAVES, ":= _shortfall(rule, counts)", ':= ""', "had succeeded",
+    "success_rate": Mutation(_WAVES, "_shortfall(rule, counts)) if each", '"") if each', "had succeeded",
                              lambda: _gate(success_rate="100%")),
     "soak": Mutation(_WAVES, "if now < until:", "if False:", "its soak of", lambda: _gate(soak="2s")),
     "gate, guardrail": Mutation(
         "domain/policy/guardrail.py", "1 if at_gate and rule.method is Method.RATIO else min_finished(rule)",
         "min_finished(rule)", "though guardrail some was over its threshold", lambda: _guarded(method="ratio"),
-        also=((_GUARDRAILS, "[_of_group(trip, each.group).text] if trip is not None else []", "[]"),),
+        also=((_GUARDRAILS, "[_of_group(trip, each.group, campaign).text] if trip is not None else []", "[]"),),
     ),
     "gate, sequential guardrail": Mutation(
-        _GUARDRAILS, "[_of_group(trip, each.group).text] if trip is not None else []", "[]",
+        _GUARDRAILS, "[_of_group(trip, each.group, campaign).text] if trip is not None else []", "[]",
         "though guardrail some was over its threshold",
         lambda: _guarded(method="sequential", threshold="0.1%", alpha=0.3),
     ),
@@ -206,7 +206,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
     "quarantine, not asked": Mutation(
-        "store/sql/cells.sql", "AND s.quarantined_at IS NULL", "", "in quarantine",
+        "store/sql/cells.sql", "s.quarantined_at IS NULL", "true", "in quarantine",
         lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
     "quarantine, forgotten": Mutation(
