@@ -96,7 +96,7 @@ def _field(column: Column) -> str:
 def rights_table() -> str:
     """The rights of the two roles on every table, with tables of the same rights in one row."""
     by_rights: dict[tuple[str, ...], list[str]] = {}
-    for table_name, granted in (rights.SHARED | rights.OWN).items():
+    for table_name, granted in {**rights.SHARED, **rights.OWN}.items():
         of_engine = [_privileges(granted), *_columns(rights.ENGINE, table_name)]
         of_host = _privileges(rights.OF_A_HOST[table_name]) if table_name in rights.OF_A_HOST else ""
         same = "the same" if of_host == of_engine[0] else of_host

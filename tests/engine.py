@@ -317,6 +317,8 @@ class Devices:
 
     answer: Answer
     client_id: str = ""
+    when_cancelled: Answer = never_answers
+    """The reports of a device to a cancel command. By default, devices carry on."""
     commands: list[Command] = field(default_factory=list)
     accepted: list[tuple[str, bytes]] = field(default_factory=list)
     """Reports that the broker has acknowledged: topic and payload, in order."""
@@ -369,12 +371,12 @@ class Devices:
             body = json.loads(message.payload)
             if "campaign_id" not in body:
                 continue  # The answer to a device's question: there is nothing to do.
-            if body.get("action") == "cancel":
-                continue  # These devices carry on.
+            cancelled = body.get("action") == "cancel"
             campaign = body["campaign_id"]
             command = Command(tenant, device, campaign, message.attempt, message.payload, time.monotonic())
-            self.commands.append(command)
-            for payload in self.answer(command):
+            if not cancelled:
+                self.commands.append(command)
+            for payload in (self.when_cancelled if cancelled else self.answer)(command):
                 self.send(status_topic(tenant, device), payload)
 
     async def _send(self, session: Session) -> None:

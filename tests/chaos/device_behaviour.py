@@ -23,13 +23,15 @@ def final_status(device: str) -> str:
 class DeviceBehaviour:
     """How devices answer. Unless ``forgetful``, a device answers each campaign once.
 
-    In campaigns with ``attempts`` it answers each attempt once, and its reports name the attempt.
+    In campaigns with ``attempts`` it answers each attempt once, and its reports name the attempt. In campaigns that are
+    ``to_be_cancelled``, every third device reports nothing until it is told that the campaign was cancelled.
     """
 
     dice: random.Random
     forgetful: bool
     bad: frozenset[int] = frozenset()
     attempts: frozenset[int] = frozenset()
+    to_be_cancelled: frozenset[int] = frozenset()
     answered: set[tuple[str, str, int, int | None]] = field(default_factory=set)
     slow: Devices | None = None
     """The fleet, if some of its devices report their end up to ``SLOWEST_SECONDS`` after the command."""
@@ -45,6 +47,8 @@ class DeviceBehaviour:
         if not self.forgetful and key in self.answered:
             return ()
         self.answered.add(key)
+        if self._waits_for_cancel(command):
+            return ()
         last = "FAILED" if command.campaign in self.bad else final_status(command.device)
         words = ["DOWNLOADING", "INSTALLING"] * self.dice.randint(0, 2) + [last] * self.dice.randint(1, 3)
         self.dice.shuffle(words)
@@ -56,6 +60,16 @@ class DeviceBehaviour:
             return reports
         self._held += [(status_topic(command.tenant, command.device), each) for each in reports]
         return ()
+
+    def cancelled(self, command: Command) -> Sequence[bytes]:
+        """The reports of a device to a cancel command. Those that have reported before carry on."""
+        if not self._waits_for_cancel(command):
+            return ()
+        attempt = command.attempt if command.campaign in self.attempts else None
+        return [encode_report(command.campaign, "FAILED", attempt=attempt, code="CANCELLED")]
+
+    def _waits_for_cancel(self, command: Command) -> bool:
+        return command.campaign in self.to_be_cancelled and int(command.device.removeprefix("dev-")) % 3 == 0
 
     def _report_later(self, fleet: Devices, command: Command, reports: Sequence[bytes]) -> None:
         later, topic = self.dice.uniform(0, SLOWEST_SECONDS), status_topic(command.tenant, command.device)

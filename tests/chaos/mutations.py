@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,12 @@ def _gate(**gate: object) -> Json:
     return {"guardrails": [], "waves": [{**WAVES[0], "gate": gate}, WAVES[1]]}
 
 
+def _guarded(**keys: object) -> Json:
+    """A guardrail that may not act before 30 devices have finished, and a first wave of twelve, of which one fails."""
+    rule = {"name": "some", "threshold": "1%", "min_finished": 30, "action": "pause", **keys}
+    return {"order": "id", "guardrails": [rule], "waves": WAVES, "pace": SLOWLY}
+
+
 def _window(seconds: float, lasts: float, **more: object) -> Json:
     """A document whose windows close after a while, for some seconds."""
     begin = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -71,9 +77,14 @@ class Mutation:
     acts: tuple[Act, ...] = (Act.WAIT, Act.WAIT)
     also: tuple[tuple[str, str, str], ...] = ()
     """Other replacements that belong to it: file, old text, new text."""
+    cancelled: bool = False
+    """Whether the campaign is cancelled under a halt, and so does not complete."""
+    lease: str = "1"
+    """Seconds for which a worker may keep a claimed batch."""
 
 
 _CLAIM = "engine/dispatch/claim.py"
+_GUARDRAILS = "engine/guardrails.py"
 _QUEUE = "domain/policy/queue.py"
 _TIME = "domain/policy/time_gates.py"
 _WAVES = "domain/policy/waves.py"
@@ -83,7 +94,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "halt": Mutation(_TIME, "    if halt is None:", "    if True:", "halted since", acts=(Act.HALT,)),
     "freeze": Mutation(_TIME, "    if not in_force:", "    if True:", "a freeze was in force", acts=(Act.FREEZE,)),
     "halt, answers": Mutation(
-        "engine/dispatch/permission.py", "    if not admission.sends:", "    if False:", "halt halt",
+        "engine/dispatch/permission.py", "    if not admission.sends or ", "    if ", "halt halt",
         acts=(Act.HALT,) * 3,
     ),
     "start": Mutation(
@@ -107,6 +118,22 @@ MUTATIONS: Mapping[str, Mutation] = {
         "domain/policy/placing.py", "tuple(sorted(per))", "tuple(sorted(per))[:1]", "and its labels are",
         lambda: {"guardrails": [{**QUARANTINES, "per": ["hardware_revision", "site"]}]},
     ),
+    "claimed before an edit": Mutation(
+        "engine/dispatch/permission.py", " or campaign.row.policy_revision != revision:", ":",
+        "which an edit replaced", lambda: {"guardrails": []}, acts=(Act.EDIT_ZONES,), lease="10",
+        also=(("engine/dispatch/pipeline.py", "            await self._previous_recorded()\n",
+               "            await self._previous_recorded()\n            await asyncio.sleep(5)\n"),),
+    ),
+    "cancel": Mutation(
+        "engine/dispatch/cancel.py", "if is_valid_id(each.device_id)]", "if False]", "not ABORTED within",
+        lambda: {"guardrails": []}, cancelled=True,
+    ),
+    "cancel under a halt": Mutation(  # over a slow link: the halt is asked for before the first command
+        "engine/dispatch/cancel.py", "passes_brakes=True", "passes_brakes=False", "not ABORTED within",
+        lambda: {"guardrails": []}, cancelled=True,
+        also=(("engine/dispatch/permission.py", "    task = asyncio.ensure_future(sending)",
+               "    if await _is(stopped):\n        abandon()\n    task = asyncio.ensure_future(sending)"),),
+    ),
     "size of a wave": Mutation(
         "domain/policy/placing.py", "else each.size for each", "else each.size and each.size + 3 for each",
         "wave 0 has", _gate,
@@ -117,9 +144,24 @@ MUTATIONS: Mapping[str, Mutation] = {
     ),
     "min_finished": Mutation(_WAVES, "counts.ended + counts.skipped < needed", "counts.ended < 1", "had finished",
                              lambda: _gate(min_finished=10)),
-    "success_rate": Mutation(_WAVES, ":= _shortfall(rule, counts)", ':= ""', "had succeeded",
+    "success_rate": Mutation(_WAVES, "_shortfall(rule, counts)) if each", '"") if each', "had succeeded",
                              lambda: _gate(success_rate="100%")),
     "soak": Mutation(_WAVES, "if now < until:", "if False:", "its soak of", lambda: _gate(soak="2s")),
+    "gate, guardrail": Mutation(
+        "domain/policy/guardrail.py", "1 if at_gate and rule.method is Method.RATIO else min_finished(rule)",
+        "min_finished(rule)", "though guardrail some was over its threshold", lambda: _guarded(method="ratio"),
+        also=((_GUARDRAILS, "[_of_group(trip, each.group, campaign).text] if trip is not None else []", "[]"),),
+    ),
+    "gate, sequential guardrail": Mutation(
+        _GUARDRAILS, "[_of_group(trip, each.group, campaign).text] if trip is not None else []", "[]",
+        "though guardrail some was over its threshold",
+        lambda: _guarded(method="sequential", threshold="0.1%", alpha=0.3),
+    ),
+    "gate, while paused": Mutation(
+        "engine/upkeep/waves.py", "if decision.opens and (running or row.promoted_by is not None):",
+        "if decision.opens:", "while the campaign was paused",
+        lambda: {**_guarded(min_finished=1), "waves": [{**WAVES[0], "gate": {"min_finished": 7}}, WAVES[1]]},
+    ),
     "approval": Mutation(_WAVES, "if rule.approval:", "if False:", "without an approval", lambda: _gate(approval=True)),
     "in flight": Mutation(
         _QUEUE, "pace.in_flight(rule.max_in_flight, queue.in_flight)", "pace.in_flight(None, 0)", "are in flight, of 2",
@@ -164,7 +206,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
     "quarantine, not asked": Mutation(
-        "store/sql/cells.sql", "AND s.quarantined_at IS NULL", "", "in quarantine",
+        "store/sql/cells.sql", "s.quarantined_at IS NULL", "true", "in quarantine",
         lambda: {"guardrails": [QUARANTINES], "pace": SLOWLY},
     ),
     "quarantine, forgotten": Mutation(
@@ -209,9 +251,14 @@ def _seen(name: str, mutation: Mutation) -> bool:
 
 async def _play(mutation: Mutation) -> int:
     """Play a schedule with the engine of this process."""
-    vars(playing).update(draw_document=lambda *_, **__: {"version": 1, **mutation.document()}, MAX_SECONDS=20.0)
-    plan = Plan("north", DEVICES, 1, None, None, "COMPLETED", all_bad=False, documented=True)
-    schedule = replace(Schedule(ALL_ACTS_FROM, (plan,), 2, (), (), abort_after=0), acts=mutation.acts)
+    vars(playing).update(
+        draw_document=lambda *_, **__: {"version": 1, **mutation.document()},
+        MAX_SECONDS=20.0,
+        SETTINGS={**playing.SETTINGS, "ROLLWAVE_LEASE": mutation.lease, "ROLLWAVE_PUBLISH_TIMEOUT": mutation.lease},
+    )
+    ends = "ABORTED" if mutation.cancelled else "COMPLETED"
+    plan = Plan("north", DEVICES, 1, None, None, ends, all_bad=False, documented=True)
+    schedule = Schedule(ALL_ACTS_FROM, (plan,), 2, (), (), 0, acts=mutation.acts, cancel_under_halt=mutation.cancelled)
     async with fresh_databases() as here:
         verdict = await playing.play(schedule, here)
     print(*verdict.problems, sep="\n")

@@ -39,6 +39,7 @@ class Operators:
         self._database, self._tenant, self._campaign = database, tenant, campaign
         self._document, self._dice = document, dice
         self._settings = Settings()
+        self._keeps_halt = False
         self.done: list[str] = []
 
     async def act(self, act: Act, *, loses: bool) -> None:
@@ -46,7 +47,7 @@ class Operators:
         key = self._tenant, self._campaign
         match act:
             case Act.HALT:
-                await self._try(lambda pool: brakes.halt(pool, self._tenant, actor=ACTOR, reason=REASON))
+                await self._halt()
                 await asyncio.sleep(BRAKED_SECONDS)
                 await self._lift()
             case Act.FREEZE:
@@ -73,12 +74,18 @@ class Operators:
                 await self._edit(changed(self._dice, act, self._document, datetime.now(UTC)))
         self.done.append(act.value)
 
-    async def cancel(self) -> None:
-        """Cancel the campaign."""
+    async def cancel(self, *, halted: bool) -> None:
+        """Cancel the campaign. ``halted``: under a halt of its tenant that nobody lifts."""
+        self._keeps_halt = halted
+        if halted:
+            await self._halt()
         await self._try(lambda pool: cancel_campaign(pool, self._tenant, self._campaign, actor=ACTOR, reason=REASON))
 
     async def let_it_end(self) -> None:
-        """Open the windows, then remove whatever keeps the campaign from its end, until it has ended."""
+        """Open the windows, then remove whatever keeps the campaign from its end, until it has ended.
+
+        A campaign that was cancelled under a halt must end under it.
+        """
         await self._lift()
         await self._edit(without_windows(self._document))
         while (status := await self._status()) not in FINAL:
@@ -114,7 +121,12 @@ class Operators:
     def _releasing(self, segment: int) -> Callable[[Pool], Awaitable[object]]:
         return lambda pool: release_segment(pool, self._settings, self._tenant, self._campaign, segment, actor=ACTOR)
 
+    async def _halt(self) -> None:
+        await self._try(lambda pool: brakes.halt(pool, self._tenant, actor=ACTOR, reason=REASON))
+
     async def _lift(self) -> None:
+        if self._keeps_halt:
+            return
         await self._try(lambda pool: brakes.lift(pool, self._tenant, actor=ACTOR))
 
     async def _stuck(self) -> bool:

@@ -54,6 +54,9 @@ ASK_EVERY = 0.5
 STOPPED_SECONDS = 2.5
 """More seconds than a worker is stopped for."""
 
+LONGEST_START_SECONDS = 5.0
+"""Seconds to wait for the first command of a campaign that is to be cancelled."""
+
 MAX_SECONDS = 60.0
 """Seconds within which a campaign must end."""
 
@@ -123,6 +126,7 @@ class _Run:
         async with AsyncExitStack() as stack:
             fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.behaviour.answer, "fleet"))
             self.behaviour.slow = fleet if schedule.seed >= ALL_ACTS_FROM else None
+            fleet.when_cancelled = self.behaviour.cancelled
             policies = PolicyAuditor(tick=TICK, grace=STOPPED_SECONDS if self._stops_workers() else 0.5)
             auditor = await stack.enter_async_context(auditing(self.database, rest=0.02, policies=policies))
             async with connect(self.database) as host:
@@ -200,6 +204,8 @@ class _Run:
             self.behaviour.attempts |= {campaign}
         if plan.all_bad:
             self.behaviour.bad |= {campaign}
+        if plan.is_cancelled and self.schedule.seed >= ALL_ACTS_FROM:
+            self.behaviour.to_be_cancelled |= {campaign}
 
     def _stops_workers(self) -> bool:
         """Whether a worker may be stopped between reading a gate and its claim."""
@@ -320,12 +326,21 @@ class _Run:
         for campaign, plan in self.campaigns.items():
             if plan.ends == "ABORTED" and not plan.all_bad:
                 if campaign in self.operators:
-                    await _wait_for_more_commands(fleet)
-                    await self.operators[campaign].cancel()
+                    await self._cancel(fleet, campaign, plan)
                     continue
                 enough = min(self.schedule.abort_after, plan.devices // 2)
                 await eventually(lambda: len(fleet.commands_of(campaign, plan.tenant)) >= enough, timeout=MAX_SECONDS)  # noqa: B023
                 await eventually(lambda: self._aborted(campaign), timeout=MAX_SECONDS)  # noqa: B023
+
+    async def _cancel(self, fleet: Devices, campaign: int, plan: Plan) -> None:
+        """Cancel a campaign under a document when it has sent commands, or could send none for a while."""
+        await _wait_for_more_commands(fleet)
+        since = time.monotonic()
+        await eventually(
+            lambda: fleet.commands_of(campaign, plan.tenant) or time.monotonic() > since + LONGEST_START_SECONDS,
+            timeout=MAX_SECONDS,
+        )
+        await self.operators[campaign].cancel(halted=self.schedule.cancel_under_halt)
 
     async def _aborted(self, campaign: int) -> bool:
         try:

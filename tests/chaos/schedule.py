@@ -54,6 +54,11 @@ class Plan:
     documented: bool = False
     """Whether it follows a policy document, drawn when it begins, and not the flat columns above."""
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether an operator cancels it, so that its devices in progress are told."""
+        return self.documented and self.ends == "ABORTED" and not self.all_bad
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -74,6 +79,8 @@ class Schedule:
     """Whether an operator pauses the campaigns for longer than any device timeout."""
     acts: tuple[Act, ...] = ()
     """What operators do to the campaigns under a document, one after the other."""
+    cancel_under_halt: bool = False
+    """Whether a campaign under a document that is cancelled is halted before, and nobody lifts the halt."""
 
     @property
     def forgetful(self) -> bool:
@@ -84,6 +91,7 @@ class Schedule:
         troubles = [trouble.value for trouble, _ in self.troubles] + [str(fault) for fault in self.faults if fault]
         troubles += [str(each) for each in self.link] + ["long pause"] * self.long_pause
         troubles += [each.value for each in self.acts] + ["a document"] * any(each.documented for each in self.plans)
+        troubles += ["cancel under a halt"] * self.cancel_under_halt
         return f"seed {self.seed}: {', '.join(troubles) or 'no trouble'}"
 
 
@@ -111,7 +119,8 @@ def _with_documents(flat: Schedule) -> Schedule:
     ]
     most = 5 if flat.seed < ALL_ACTS_FROM else 8
     chosen = tuple(dice.choice(acts) for _ in range(dice.randint(1, most)))
-    return replace(flat, plans=plans, link=link, acts=chosen, long_pause=False)
+    halted = flat.seed >= ALL_ACTS_FROM and dice.random() < 0.5 and any(each.is_cancelled for each in plans)
+    return replace(flat, plans=plans, link=link, acts=chosen, long_pause=False, cancel_under_halt=halted)
 
 
 def _draw_flat(seed: int) -> Schedule:

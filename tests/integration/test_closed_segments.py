@@ -251,6 +251,7 @@ async def test_devices_set_back_by_hand_are_not_sent_to_again_under_quarantine_o
         " VALUES ($1, $2, 0, 'all', 'open', now())",
         *(TENANT, campaign),
     )
+    await host.execute("UPDATE ota_campaigns SET placed_revision = 1")
     # Nothing of this is in the cells: they count no device in flight in segment 2.
     await host.execute(
         "UPDATE ota_device_status SET attempt = 1, sent_attempt = 1, segment = right(device_id, 1)::int % 3"

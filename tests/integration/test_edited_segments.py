@@ -123,6 +123,22 @@ async def test_a_second_edit_while_devices_are_moved_moves_all_of_them_again(hos
     assert await cells_agree(pool, campaign)
 
 
+async def test_an_abort_while_devices_are_placed_anew_skips_those_that_have_no_place_yet(
+    host: Connection, pool: Pool
+) -> None:
+    campaign = await create(host, pool, {"order": "id"})
+    await send(host, pool, campaign)
+    await edit(pool, campaign, {"order": "id", "guardrails": [PER_RACK]}, then_place=False)
+    await operations.abort_campaign(pool, TENANT, campaign, actor="test")
+    cells = await host.fetch(
+        "SELECT waiting, in_flight, succeeded + failed, skipped FROM ota_campaign_cells WHERE campaign_id = $1",
+        campaign,
+    )
+    never_sent = len(LABELS) - len(SENT)
+    assert [sum(column) for column in zip(*cells, strict=True)] == [0, len(SENT) - 3, 3, never_sent]
+    assert not [cell for cell in cells if min(cell.values()) < 0]
+
+
 async def test_only_a_release_ends_a_quarantine(host: Connection, pool: Pool) -> None:
     """Edits change the threshold, add a label, remove the first one, and remove both."""
     campaign = await create(host, pool, {"order": "id", "guardrails": [PER_RACK]})

@@ -189,7 +189,7 @@ async def test_keeping_new_segments_under_quarantine_handles_each_test_and_segme
 def skipped(places: tuple[Place, ...]) -> Iterator[cells.Skipped]:
     for cell in {(each.wave, each.segment) for each in places}:
         devices = sum((each.wave, each.segment) == cell for each in places)
-        yield cells.Skipped(*cell, devices, 0, 0)
+        yield cells.Skipped(*cell, devices, 0, devices, 0)
 
 
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)")

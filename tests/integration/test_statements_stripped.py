@@ -34,7 +34,7 @@ _NAME_NO_TENANT = {
         "imports.add_devices",
     ),
     # They call functions that name it.
-    *("labels.check_view", "labels.record_of_many_tenants", "devices.get_device", "devices.devices_of"),
+    *("labels.record_of_many_tenants", "devices.get_device", "devices.devices_of"),
     *("brakes.halt", "brakes.add_freeze"),
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),
@@ -77,7 +77,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "cells.zones_of": {3: [3]},
     "standing.all_due": {3: [3]},
     "retries.again": {3: ["failed"]},
-    "placing.surveyed": {4: None},
+    "placing_progress.surveyed": {4: None},
     "segment_quarantine.quarantine": {3: '{"site": "a"}'},
     "segment_quarantine.release": {3: 2},
     "segment_quarantine.exists": {3: 3},

@@ -1,6 +1,7 @@
 """Commands on the wire: none reaches a device long after a gate was closed to it, whoever sent it and why.
 
-So answers to devices that ask, and commands that a worker had claimed before, are checked too.
+So answers to devices that ask, and commands that a worker had claimed before, are checked too. Nor does one that was
+claimed before an edit reach a device long after the edit.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Command(Protocol):
     def device(self) -> str: ...
     @property
     def campaign(self) -> int: ...
+    @property
+    def attempt(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,16 @@ class Period:
 
 @dataclass
 class Wire:
-    """What was in force when. ``documents``: by campaign, each from a time on."""
+    """What was in force when. ``documents``: by campaign, each from a time on, in the order of revisions.
+
+    ``claims``: by campaign, device and attempt, the times of claims and the revision in force at each.
+    """
 
     halts: dict[str, list[Period]] = field(default_factory=dict)
     freezes: dict[str, list[Period]] = field(default_factory=dict)
     documents: dict[int, list[tuple[datetime, Json]]] = field(default_factory=dict)
     labels: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    claims: dict[tuple[int, str, int], list[tuple[datetime, int]]] = field(default_factory=dict)
 
     @classmethod
     async def read(cls, connection: Connection) -> Wire:
@@ -73,12 +80,16 @@ class Wire:
         ):
             found = wire.documents.setdefault(row["campaign_id"], [])
             found.append((row["created_at"], json.loads(row["text"])))
+        for row in await connection.fetch("SELECT * FROM noted_claims WHERE revision IS NOT NULL ORDER BY at"):
+            of = row["campaign_id"], row["device_id"], row["attempt"]
+            wire.claims.setdefault(of, []).append((row["at"], row["revision"]))
         return wire
 
     def late(
         self, commands: Sequence[tuple[datetime, Command]], quarantines: Mapping[int, Mapping[str, Sequence[Period]]]
     ) -> Iterator[str]:
         """The commands that arrived too late. ``quarantines``: by campaign and device."""
+        known: set[tuple[int, str, int | None]] = set()
         for at, each in commands:
             closed = [*self.halts.get(each.tenant, ()), *quarantines.get(each.campaign, {}).get(each.device, ())]
             documents = self._in_force(each.campaign, at)
@@ -88,6 +99,10 @@ class Wire:
             why = [period.why for period in closed if period.covers(at)]
             if documents and not any(self._may_go(document, each, moment) for document, moment in moments):
                 why.append("a closed window")
+            of = each.campaign, each.device, each.attempt
+            if of not in known:  # the same attempt again may be the answer to a question, which no claim precedes
+                why += self._claimed_before_an_edit(each, at)
+            known.add(of)
             if why:
                 yield f"{each.device} received a command of campaign {each.campaign} at {at}: {', '.join(why)}"
 
@@ -100,6 +115,15 @@ class Wire:
                 found.append(document)
             until = begin
         return found
+
+    def _claimed_before_an_edit(self, command: Command, at: datetime) -> Iterator[str]:
+        claims = self.claims.get((command.campaign, command.device, command.attempt or 0), [])
+        claimed = [(when, revision) for when, revision in claims if when <= at]
+        if not claimed:
+            return
+        (when, revision), revisions = claimed[-1], self.documents.get(command.campaign, [])
+        if revision < len(revisions) and revisions[revision][0] + GRACE < at:
+            yield f"claimed at {when} by revision {revision}, which an edit replaced at {revisions[revision][0]}"
 
     def _may_go(self, document: Json, command: Command, at: datetime) -> bool:
         zone = self.labels.get(command.tenant, {}).get(command.device, {}).get("time_zone")

@@ -105,6 +105,7 @@ class Received:
     tenant: str = "north"
     device: str = "dev-1"
     campaign: int = 1
+    attempt: int = 1
 
 
 def late(wire: Wire, at: float, quarantined: float | None = None) -> list[str]:
@@ -124,6 +125,22 @@ def test_a_command_that_arrives_long_after_a_gate_has_closed_is_found() -> None:
     assert late(Wire(freezes=brake), 5)
     assert not late(Wire(freezes=brake, documents={1: [(moment(-60), {"schedule": {"ignore_freezes": True}})]}), 5)
     assert late(Wire(), 5, quarantined=1) == ["quarantine"]
+
+
+def test_a_command_that_was_claimed_before_an_edit_and_arrives_long_after_it_is_found() -> None:
+    documents: Any = {1: [(moment(-60), {}), (moment(0), {})]}
+
+    def found(*claims: tuple[datetime, int], at: float = 5) -> list[str]:
+        return late(Wire(documents=documents, claims={(1, "dev-1", 1): list(claims)}), at)
+
+    before, after = (moment(-1), 1), (moment(1), 2)
+    assert [each.startswith("claimed at") for each in found(before)] == [True]
+    assert not found(before, at=1), "it may have been on its way"
+    assert not found(before, after)
+    assert found(before, (moment(6), 2)), "it was claimed again later"
+    wire = Wire(documents=documents, claims={(1, "dev-1", 1): [before]})
+    answer = [(moment(1), Received()), (moment(5), Received())]
+    assert not list(wire.late(answer, {})), "the same attempt again may answer a question"
 
 
 def test_a_command_that_arrives_while_the_windows_are_closed_in_its_devices_zone_is_found() -> None:

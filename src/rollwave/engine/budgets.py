@@ -16,7 +16,7 @@ from rollwave.domain.policy.budgets import Choice, Key, Return, caps_of, freed, 
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
 from rollwave.store import budgets as store
-from rollwave.store import campaigns, placing, retries
+from rollwave.store import campaigns, placing_progress, retries
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.cells import EndedDevice
 from rollwave.store.database import IN_TURN, Connection
@@ -44,7 +44,7 @@ async def fill_queue(connection: Connection, campaign: Campaign, document: Polic
     if sum(each.devices for each in held) < limit:
         return True
     (number, value), segment, _ = held[-1]
-    await placing.filled(connection, campaign, number, value, segment)
+    await placing_progress.filled(connection, campaign, number, value, segment)
     return False
 
 

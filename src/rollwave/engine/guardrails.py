@@ -221,7 +221,7 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
     trip = tripped.trip
     event = GuardrailTripped(
         trip.of,
-        rule_text(trip.rule),
+        guardrail.rule_text(trip.rule),
         trip.value,
         trip.action.value,
         trip.failed,
@@ -240,16 +240,6 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
     for number in await segment_quarantine.quarantine(connection, campaign, trip.labels or {}, trip.text):
         quarantined = SegmentQuarantined(trip.text, number, trip.rule.name, event.labels)
         await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
-
-
-def rule_text(rule: GuardrailRule) -> dict[str, object]:
-    """A guardrail's keys as its document has them, with the defaults that the rule itself has."""
-    shown = rule.model_dump(mode="python", exclude={"threshold"}, exclude_none=True)
-    return {**{key: _plain(value) for key, value in shown.items()}, "threshold": float(rule.threshold)}
-
-
-def _plain(value: object) -> object:
-    return [str(each) for each in value] if isinstance(value, tuple) else value
 
 
 def rules_of(campaign: Campaign) -> tuple[GuardrailRule, ...]:

@@ -12,7 +12,7 @@ from rollwave.engine import budgets, placing, policies, policy_preview
 from rollwave.engine.policy_preview import PolicyPreview
 from rollwave.errors import Conflict, InvalidInput
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, labels, new_campaigns, targets
+from rollwave.store import campaigns, events, labels, new_campaigns, placing_progress, targets
 from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -171,7 +171,7 @@ async def _place_first(
             await budgets.fill_queue(connection, campaign, document, limit=members + 1)
         await placing.finish(connection, tenant_id, campaign_id, of, found)
     else:
-        await places.store_survey(connection, tenant_id, campaign_id, found, revision=1, began=None)
+        await placing_progress.store_survey(connection, tenant_id, campaign_id, found, revision=1, began=None)
     await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 

@@ -15,7 +15,7 @@ from rollwave.domain.policy_events import CampaignPlaced
 from rollwave.engine import guardrail_changes, stop
 from rollwave.engine.stop import Stopped
 from rollwave.errors import InvalidInput
-from rollwave.store import broad_selectors, budgets, campaigns, cells, events, labels, placing, waves
+from rollwave.store import broad_selectors, budgets, campaigns, cells, events, labels, placing, placing_progress, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch
@@ -40,6 +40,7 @@ async def survey_group(connection: Connection, source: Source, document: PolicyD
 
     Raises:
         InvalidInput: they would make too many segments, or a selector is too broad.
+        LabelsUnavailable: the host's view of its devices cannot be used.
     """
     return await count(connection, source, placing_of(document))
 
@@ -97,7 +98,7 @@ async def begin(connection: Connection, campaign: Campaign, document: PolicyDocu
     """
     known, upto = [each.name for each in waves.of(campaign)], campaign.wave + 1
     kept = campaign.placed_revision is not None and known[:upto] == list(placing_of(document).names[:upto])
-    await placing.begin(connection, campaign, waves_anew=not kept)
+    await placing_progress.begin(connection, campaign, waves_anew=not kept)
 
 
 async def follow(connection: Connection, campaign: Campaign, document: PolicyDocument) -> None:
@@ -144,7 +145,7 @@ async def begin_if_needed(
         await campaigns.give_time(connection, campaign, progress_timeout)  # it may open windows
         return True
     alone = placing_of(document).order is not Order.LABEL and bool(waves.of(campaign))
-    if alone or not (await placing.unplaced(connection, campaign)).waiting:
+    if alone or not (await placing_progress.unplaced(connection, campaign)).waiting:
         return False
     await begin(connection, campaign, document)
     return True
@@ -156,7 +157,7 @@ async def place_inserted(connection: Connection, campaign: Campaign, document: P
     Other SQL has inserted them, or a retry has put them in flight. Needs the campaign's lock.
     """
     batch = await _place_unplaced(connection, campaign, document, in_flight=False, limit=limit)
-    if batch.devices == limit or not (await placing.unplaced(connection, campaign)).in_flight:
+    if batch.devices == limit or not (await placing_progress.unplaced(connection, campaign)).in_flight:
         return batch
     return await _place_unplaced(connection, campaign, document, in_flight=True, limit=limit)
 
@@ -171,7 +172,7 @@ async def _place_unplaced(
     )
     room = Survey.of_room(of, taken)
     batch = await placing.place_inserted(connection, source, of, room, in_flight=in_flight, limit=limit)
-    await placing.note_inserted(connection, campaign, batch)
+    await placing_progress.note_inserted(connection, campaign, batch)
     await waves.grow(connection, campaign)
     await guardrail_changes.keep_quarantine(connection, campaign, batch.changes)
     return batch
@@ -181,7 +182,7 @@ async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId
     """Write the campaign's waves: all devices are placed. Needs the campaign's lock."""
     await waves.write(connection, tenant_id, campaign_id, names=of.names, matched=found.matched)
     await budgets.begin(connection, tenant_id, campaign_id)
-    await placing.finish(connection, tenant_id, campaign_id)
+    await placing_progress.finish(connection, tenant_id, campaign_id)
 
 
 async def record_placed(connection: Connection, campaign: Campaign, *, actor: str) -> None:

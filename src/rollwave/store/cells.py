@@ -43,12 +43,16 @@ async def end(connection: Connection, tenant_id: str, ended: Iterable[EndedDevic
 
 
 class Skipped(NamedTuple):
-    """Devices of one cell that are ``SKIPPED`` now: ``waiting``: of them, never sent to; ``held``: by budgets."""
+    """Devices of one cell that are ``SKIPPED`` now.
+
+    Of these, ``waiting``: the cell counted as never sent to; ``in_flight``: it counted so; ``held``: by budgets.
+    """
 
     wave: int
     segment: int
     devices: int
     waiting: int
+    in_flight: int
     held: int
 
 

@@ -1,16 +1,18 @@
 """The labels of devices: from the registry, or from a host's view, and what devices report about themselves.
 
-A selector, a segment and an order by label are SQL over a row of labels (``store/selector_sql.py``). :func:`of_devices`
+A selector, a segment and an order by label are SQL over a row of labels (``store/selector_sql.py``). A :class:`Source`
 gives these rows for a batch of devices, as a relation of the statement that targets them:
 
-    relation = await labels.of_devices(connection, tenant_id, device_ids)
+    source = await labels.source(connection)
     chosen = compile_selector(selector, first_parameter=4)
-    f"SELECT l.device_id, {chosen.sql} FROM {relation.of_ids('$1', '$3')} AS l"
+    f"SELECT l.device_id, {chosen.sql} FROM {source.of_ids('$1', '$3')} AS l"
+
+Statements that use a host's view also return what :func:`require_right` checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,24 +85,17 @@ async def source(connection: Connection) -> Source:
     return Source(of_host=view is not None and view.taken)
 
 
-async def of_devices(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> Source:
-    """Where the labels of these devices come from, after a host's view was checked for them.
+def require_right(twice: str | None, zones: Iterable[str]) -> None:
+    """Check what a host's view has of devices: one that it has ``twice`` (None: none), and their time ``zones``.
 
     Raises:
-        LabelsUnavailable: the host's view has a device twice or an unknown time zone, or cannot be read. The
-            transaction cannot continue in the last case.
+        LabelsUnavailable: it has a device twice or an unknown time zone.
     """
-    found = await source(connection)
-    if found.of_host:
-        async with reading_view():
-            row = await connection.fetchrow(_sql["check_view"], tenant_id, device_ids)
-        assert row is not None  # no table, so one row
-        if row["twice"] is not None:
-            raise LabelsUnavailable(f"the host's view {VIEW} has the device {row['twice']} twice")
-        for zone in row["zones"]:
-            if zone_of(zone) is None:
-                raise LabelsUnavailable(f"the host's view {VIEW} has the time zone {zone!r}, which is unknown")
-    return found
+    if twice is not None:
+        raise LabelsUnavailable(f"the host's view {VIEW} has the device {twice} twice")
+    for zone in zones:
+        if zone_of(zone) is None:
+            raise LabelsUnavailable(f"the host's view {VIEW} has the time zone {zone!r}, which is unknown")
 
 
 async def try_view(connection: Connection) -> None:

@@ -5,12 +5,10 @@ The statements are made for each document by :mod:`rollwave.store.placing_statem
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
 
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.placing import Order, Placing, Survey
@@ -74,11 +72,12 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         LabelsUnavailable: the host's view of its devices cannot be used.
     """
     arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
+    every = source.group_id is None and (placing.splits or any(placing.selects))
     async with _reading(source):
+        await _check(connection, source, placing, every=every)
         if placing.order is Order.LABEL:
             await _rank(connection, source, placing)
         parts = Parts(placing, source, first_parameter=5)
-        every = source.group_id is None and (placing.splits or any(placing.selects))
         counted = parts.fill(
             "survey", targets=parts.fill("targets", **({"source": _sql["sent_and_unsent"]} if every else {}))
         )
@@ -96,6 +95,18 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
     return Survey(total, row["segments"], matched, bounds, sizes)
 
 
+async def _check(connection: Connection, source: Source, placing: Placing, *, every: bool) -> None:
+    """Refuse a host's view with faulty rows of the devices to place, with those that were sent to if ``every``."""
+    if not source.labels.of_host:
+        return
+    parts = Parts(placing, source, first_parameter=5)
+    statement = parts.fill("check", **({"source": _sql["sent_and_unsent"]} if every else {}))
+    arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
+    row = await connection.fetchrow(statement, *arguments, timeout=SCAN_TIMEOUT_SECONDS)
+    assert row is not None  # a SELECT without FROM has one row
+    labels.require_right(row["twice"], row["zones"])
+
+
 async def count_waves(connection: Connection, source: Source, placing: Placing, found: Survey) -> dict[int, int]:
     """The number of devices that each wave would have, by its number."""
     parts = Parts(placing, source, first_parameter=6, bounds="$5")
@@ -110,9 +121,14 @@ async def count_waves(connection: Connection, source: Source, placing: Placing, 
     return {row["wave"]: row["devices"] for row in rows}
 
 
+async def forget_ranks(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:
+    """Forget the numbers of the label's values, by which devices were placed."""
+    await connection.execute(_sql["forget_ranks"], tenant_id, campaign_id)
+
+
 async def _rank(connection: Connection, source: Source, placing: Placing) -> None:
     """Number the values of the label that orders the queue."""
-    await connection.execute(_sql["forget_ranks"], source.tenant_id, source.campaign_id)
+    await forget_ranks(connection, source.tenant_id, source.campaign_id)
     parts = Parts(placing, source, first_parameter=4)
     statement = parts.fill("rank")
     arguments = source.tenant_id, source.campaign_id, source.group_id
@@ -172,12 +188,16 @@ async def move_sent(
     """Give devices that were sent to, and that the transaction has locked, the segments and budgets of their labels.
 
     Returns the number of the campaign's segments, and their changes. Needs the campaign's lock.
+
+    Raises:
+        LabelsUnavailable: the host's view of its devices cannot be used. The transaction must not be committed.
     """
     parts = Parts(placing, source, first_parameter=4)
     statement = parts.fill("move_sent", segments=_sql["segments"], from_quarantine=_sql["from_quarantine"])
     async with _reading(source):
         row = await connection.fetchrow(statement, source.tenant_id, source.campaign_id, devices, *parts.parameters)
     assert row is not None  # a SELECT without FROM has one row
+    labels.require_right(row["twice"], row["zones"])
     return row["segments"], SegmentChanges.read(row["new_segments"], row["from_quarantine"])
 
 
@@ -201,11 +221,6 @@ async def place_inserted(
     return await _place(connection, "place_inserted", source, placing, found, limit=limit, before=0, **given)
 
 
-async def note_inserted(connection: Connection, campaign: Campaign, batch: Batch) -> None:
-    """Record that a batch of :func:`place_inserted` was placed. Needs the campaign's lock."""
-    await connection.execute(_sql["inserted"], campaign.tenant_id, campaign.id, batch.skipped)
-
-
 async def _place(
     connection: Connection,
     statement: str,
@@ -218,11 +233,15 @@ async def _place(
     before: int,
     **given: str,
 ) -> Batch:
-    """``given``: parts of the statement in place of those that the document decides."""
+    """``given``: parts of the statement in place of those that the document decides.
+
+    Raises:
+        LabelsUnavailable: the host's view of its devices cannot be used. The transaction must not be committed.
+    """
     parts = Parts(placing, source, first_parameter=10)
     placed = parts.fill("placed", segments=_sql["segments"], **given)
     common = {name: _sql[name] for name in ("places", "cells", "from_quarantine")}
-    filled = parts.fill(statement, placed=placed, **common, **given)
+    filled = parts.fill(statement, placed="{host_labels}" + placed, **common, **given)
     async with _reading(source):
         row = await connection.fetchrow(
             filled,
@@ -231,70 +250,6 @@ async def _place(
             *parts.parameters,
         )
     assert row is not None  # an aggregate without GROUP BY has one row
+    labels.require_right(row["twice"], row["zones"])
     changes = SegmentChanges.read(row["new_segments"], row["from_quarantine"])
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"], row["segments"], changes)
-
-
-async def begin(connection: Connection, campaign: Campaign, *, waves_anew: bool) -> None:
-    """Begin to place all devices never sent to anew, by the revision in force. Until that is done, nothing is sent.
-
-    ``waves_anew``: the first wave is the current one again. Needs the campaign's lock.
-    """
-    await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id, waves_anew)
-
-
-async def store_survey(
-    connection: Connection,
-    tenant_id: str,
-    campaign_id: CampaignId,
-    found: Survey,
-    *,
-    revision: int | None,
-    began: str | None,
-) -> None:
-    """Store the survey for the placing of ``revision`` that ``began`` then (:attr:`Campaign.placing_began`).
-
-    Not applied: another worker has stored one, the policy was edited since, or the placing has begun anew.
-    """
-    survey = json.dumps(found.to_json())
-    await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision, began)
-
-
-async def store_fault(connection: Connection, campaign: Campaign, reason: str) -> bool:
-    """Store why the devices cannot be placed. False: the same is stored already, or all are placed.
-
-    Needs the campaign's lock.
-    """
-    return await connection.fetchval(_sql["store_fault"], campaign.tenant_id, campaign.id, reason) is not None
-
-
-async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> int | None:
-    """Record that a batch was placed anew. Returns the campaign's devices. Needs the campaign's lock."""
-    total: int | None = await connection.fetchval(
-        _sql["advance"], campaign.tenant_id, campaign.id, batch.devices, batch.up_to, last, batch.skipped
-    )
-    return total
-
-
-async def filled(connection: Connection, campaign: Campaign, budget: int, value: str, segment: int) -> None:
-    """Record how far the first devices of the values of budgets have returned to the queue."""
-    await connection.execute(_sql["filled"], campaign.tenant_id, campaign.id, budget, value, segment)
-
-
-async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> None:
-    """Record that all devices are placed. Needs the campaign's lock."""
-    await connection.execute(_sql["finish"], tenant_id, campaign_id)
-    await connection.execute(_sql["forget_ranks"], tenant_id, campaign_id)
-
-
-class Unplaced(NamedTuple):
-    """Whether devices have no place though all were placed: some that wait for their first command, or in flight."""
-
-    waiting: bool
-    in_flight: bool
-
-
-async def unplaced(connection: Connection, campaign: Campaign) -> Unplaced:
-    """Find out whether other SQL, or a retry of what it had written, has left devices without a place."""
-    row = await connection.fetchrow(_sql["unplaced"], campaign.tenant_id, campaign.id)
-    return Unplaced(*(row or (False, False)))

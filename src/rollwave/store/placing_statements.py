@@ -26,6 +26,10 @@ LAST_RANK = (1 << (WAVE_BITS - BITS_BEHIND_RANK)) - 1
 """The rank of devices without that label."""
 
 
+NOTHING_TO_CHECK = "NULL::text AS twice, '{}'::text[] AS zones"
+"""The columns of what a host's view has, for labels of the registry, which checks them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The devices to place: the members of a group, or (None) those that the campaign never sent to.
@@ -85,7 +89,9 @@ class Parts:
         return {
             "source": lambda: _sql[self._source.name],
             "labels": lambda: self._source.labels.of_all("$1"),
-            "labels_of_batch": lambda: self._source.labels.of_ids("$1", "(SELECT array_agg(device_id) FROM batch)"),
+            "labels_of_batch": self._labels_of_batch,
+            "host_labels": lambda: f"{_sql['host_labels']}, " if self._source.labels.of_host else "",
+            "checked": lambda: _sql["checked"] if self._source.labels.of_host else NOTHING_TO_CHECK,
             "key": self._key,
             "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
             "segment": self._segment,
@@ -120,6 +126,10 @@ class Parts:
         if of is None:
             return "true"
         return self._of(f"fits {number}", lambda: f"({self._add(compile_selector(of, self._next))})")
+
+    def _labels_of_batch(self) -> str:
+        of = self._source.labels
+        return "host_labels" if of.of_host else of.of_ids("$1", "(SELECT array_agg(device_id) FROM batch)")
 
     def _case(self, number: int) -> str:
         bound = f"COALESCE(({self._bounds}::bigint[])[{number + 1}], {LAST_KEY})"

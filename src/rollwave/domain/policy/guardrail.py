@@ -222,3 +222,13 @@ def _ratio_trips_after(rule: GuardrailRule, numbers: Numbers) -> int | None:
     over = (threshold * numbers.finished - numbers.failed) / (1 - threshold)
     further = max(0, over.__floor__() + 1)
     return max(further, min_finished(rule) - numbers.finished)
+
+
+def rule_text(rule: GuardrailRule) -> dict[str, object]:
+    """A guardrail's keys as its document has them, with the defaults that the rule itself has."""
+    shown = rule.model_dump(mode="python", exclude={"threshold"}, exclude_none=True)
+    return {**{key: _plain(value) for key, value in shown.items()}, "threshold": float(rule.threshold)}
+
+
+def _plain(value: object) -> object:
+    return [str(each) for each in value] if isinstance(value, tuple) else value

@@ -26,7 +26,7 @@ from rollwave.engine.upkeep.deadlines import Noted
 from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, events, placing
+from rollwave.store import campaigns, counters, events, placing_progress
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -135,7 +135,7 @@ class Upkeep:
         document, progress = policy.document, policy.progress_timeout
         if document is not None and await begin_if_needed(connection, campaign, document, progress_timeout=progress):
             return Look(being_targeted=True)
-        unplaced = document is not None and any(await placing.unplaced(connection, campaign))
+        unplaced = document is not None and any(await placing_progress.unplaced(connection, campaign))
         judged = await self._judge_deadlines(connection, locked, noted)
         return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=unplaced)
 

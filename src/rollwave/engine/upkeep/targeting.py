@@ -27,8 +27,7 @@ from rollwave.engine.placing import SentMoved
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger, report
-from rollwave.store import campaigns, events, targets
-from rollwave.store import placing as places
+from rollwave.store import campaigns, events, placing_progress, targets
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.labels import LabelsUnavailable
@@ -126,7 +125,7 @@ class Targeter:
         """Store why the devices cannot be placed, which *waiting* shows, and log it once."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             campaign = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
-            is_new = await places.store_fault(connection, campaign, str(error))
+            is_new = await placing_progress.store_fault(connection, campaign, str(error))
         if is_new:
             report(_log, "ota_targeting_held", error, campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)
 
@@ -195,7 +194,7 @@ class Targeter:
         if not placing.moves(campaign):
             targeted = targets.Batch(batch.devices, batch.up_to, batch.pending, batch.skipped)
             return await self._advance(connection, campaign, targeted, last=last)
-        await places.advance(connection, campaign, batch, last=last)
+        await placing_progress.advance(connection, campaign, batch, last=last)
         if last:
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
@@ -217,7 +216,7 @@ class Targeter:
                 return None
             found = await placing.survey_unsent(connection, campaign, campaign.document)
             key, revision = (campaign.tenant_id, campaign.id), campaign.policy_revision
-            await places.store_survey(connection, *key, found, revision=revision, began=began)
+            await placing_progress.store_survey(connection, *key, found, revision=revision, began=began)
         return None
 
     async def _move_sent(self, ref: CampaignRef, began: str) -> bool:

@@ -19,12 +19,13 @@ CROSS JOIN LATERAL (
 WHERE l.tenant_id = $1 AND l.ctid = cell.place;
 
 -- name: skip
--- Devices of waves ($3) and segments ($4) are skipped: so many ($5), of which so many had waited for their first command ($6), and
--- budgets had held so many ($7). Not applied: as above.
+-- Devices of waves ($3) and segments ($4) are skipped: so many ($5). Of these, so many were counted as waiting for their first command
+-- ($6) and as in flight ($7), and budgets had held so many ($8). Not applied: as above.
 UPDATE ota_campaign_cells l
 SET waiting = l.waiting - moved.waiting, held = l.held - moved.held,
-    in_flight = l.in_flight - moved.devices + moved.waiting, skipped = l.skipped + moved.devices
-FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[]) AS moved (wave, segment, devices, waiting, held)
+    in_flight = l.in_flight - moved.in_flight, skipped = l.skipped + moved.devices
+FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
+     AS moved (wave, segment, devices, waiting, in_flight, held)
 CROSS JOIN LATERAL (
     SELECT ctid AS place FROM ota_campaign_cells
     WHERE tenant_id = $1 AND campaign_id = $2 AND wave = moved.wave AND segment = moved.segment

@@ -328,7 +328,7 @@ ORDER BY r.number;
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
 -- since. A device that a worker is sending to now keeps its lease. The broker may have the command of a device whose lease has
 -- ended: if the campaign was cancelled, it is told first (cancels.claim). Returns the number of devices by wave and segment: the
--- cells are changed after this (cells.skip), when the campaign is locked.
+-- cells are changed after this (cells.skip), when the campaign is locked. They do not count devices that wait to be placed anew.
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -350,7 +350,10 @@ WITH waiting AS (
     FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
-    RETURNING d.segment, d.position, locked.never_sent
+    RETURNING d.segment, d.position, locked.never_sent,
+              (SELECT targeted_devices IS NULL OR NOT COALESCE(placement, '{}') ? 'moves' OR placement ? 'filled'
+                      OR d.device_id <= targeted_up_to
+               FROM ota_campaigns WHERE tenant_id = $1 AND id = $2) AS is_placed
 ), counted AS (
     UPDATE ota_campaigns c
     SET pending = c.pending - moved.devices, skipped = c.skipped + moved.devices
@@ -364,7 +367,8 @@ WITH waiting AS (
         WHERE h.tenant_id = $1 AND h.campaign_id = $2 LIMIT (SELECT count(*) FROM skipped WHERE segment < 0)))
 )
 SELECT (position >> 44)::int - 1 AS wave, abs(segment) AS segment, count(*)::int AS devices,
-       (count(*) FILTER (WHERE never_sent))::int AS waiting, (count(*) FILTER (WHERE segment < 0))::int AS held
+       (count(*) FILTER (WHERE never_sent AND is_placed))::int AS waiting, (count(*) FILTER (WHERE NOT never_sent))::int AS in_flight,
+       (count(*) FILTER (WHERE segment < 0 AND is_placed))::int AS held
 FROM skipped
 GROUP BY 1, 2;
 

@@ -17,11 +17,6 @@ WHERE n.nspname = current_schema() AND c.relname = 'rollwave_devices' AND c.relk
 -- Whether the host's view can be read and has its columns: an error says why not. There is no row without a tenant.
 SELECT count(*) FROM rollwave_host_devices('', ARRAY[]::text[]);
 
--- name: check_view
--- What the host's view says about the devices $2: one that it has twice, and the time zones.
-SELECT (SELECT h.device_id FROM rollwave_host_devices($1, $2::text[]) AS h GROUP BY h.device_id HAVING count(*) > 1 LIMIT 1) AS twice,
-       ARRAY(SELECT DISTINCT h.time_zone FROM rollwave_host_labels($1, $2::text[]) AS h WHERE h.time_zone IS NOT NULL) AS zones;
-
 -- name: record
 -- The devices $2 have reported now, with the versions $3, if any. Rows are locked in the order of devices, and found by the conflict
 -- alone: a look before it could have the plan of an empty table, which reads all of it for each device. Not applied: no version is

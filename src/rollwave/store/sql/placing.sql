@@ -1,6 +1,7 @@
 -- The braces stand for parts that depend on the policy document (store/placing_statements.py):
 --   {source}: the devices to place.
---   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch.
+--   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch. {host_labels}: reads them from a host's
+--   view, once; {checked}: a device that the view has twice, and the time zones that it has.
 --   {key}: the place of a device in the queue of its wave and segment.
 --   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
 --   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
@@ -34,6 +35,17 @@ FROM (SELECT {segment} AS labels, count(*) FILTER (WHERE NOT sent) AS devices, c
       FROM ({targets}) AS l
       WHERE sent OR {fits}
       GROUP BY 1) AS of_segment;
+
+-- name: check
+-- What a host's view has of the devices to place: one that it has twice, and the time zones.
+WITH found AS MATERIALIZED (
+    SELECT l.device_id, l.time_zone
+    FROM ({source}) AS t
+    JOIN {labels} AS l ON l.device_id = t.device_id
+    WHERE $2::bigint IS NOT NULL AND $4::text IS NOT DISTINCT FROM $4::text
+)
+SELECT (SELECT device_id FROM found GROUP BY device_id HAVING count(*) > 1 LIMIT 1) AS twice,
+       ARRAY(SELECT DISTINCT time_zone FROM found WHERE time_zone IS NOT NULL) AS zones;
 
 -- name: number
 -- The number of devices to place, of any type.
@@ -97,7 +109,7 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
-       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine, {checked}
 FROM targeted;
 
 -- name: move
@@ -131,7 +143,7 @@ SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
-       ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}
+       ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}, {checked}
 FROM targeted;
 
 -- name: place_inserted
@@ -153,7 +165,7 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
-       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine, {checked}
 FROM targeted;
 
 -- name: unplaced_waiting
@@ -211,7 +223,7 @@ WITH batch AS MATERIALIZED (
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
           AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
     ) AS d
-), known AS MATERIALIZED (
+), {host_labels}known AS MATERIALIZED (
     SELECT l.device_id, l.place, l.was, {segment} AS labels, {time_zone} AS time_zone, {budget_values} AS budget_values
     FROM (SELECT b.device_id, b.place, b.was, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS b
@@ -256,7 +268,17 @@ WITH batch AS MATERIALIZED (
     ON CONFLICT (tenant_id, campaign_id, wave, segment)
     DO UPDATE SET in_flight = l.in_flight + EXCLUDED.in_flight, failed = l.failed + EXCLUDED.failed
 )
-SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine};
+SELECT (SELECT count(*) FROM numbered)::int AS segments, ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine},
+       {checked};
+
+-- name: host_labels
+host_labels AS MATERIALIZED (
+    SELECT * FROM rollwave_host_labels_of($1::text, (SELECT array_agg(device_id) FROM batch)::text[])
+)
+
+-- name: checked
+(SELECT device_id FROM host_labels GROUP BY device_id HAVING count(*) > 1 LIMIT 1) AS twice,
+       ARRAY(SELECT DISTINCT time_zone FROM host_labels WHERE time_zone IS NOT NULL) AS zones
 
 -- name: from_quarantine
 -- The segments under quarantine that devices have left, and those that they have entered.
@@ -373,75 +395,3 @@ LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
 
 -- name: forget_ranks
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
-
--- name: begin
--- Begin to place the devices never sent to, by the revision in force. Nothing is sent until all are placed. $3: the waves begin anew
--- too. The campaign is locked.
-WITH emptied AS (
-    UPDATE ota_campaign_cells SET waiting = 0, held = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
-), waves AS (
-    DELETE FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 AND $3::boolean
-), unheld AS ( -- the rows of held devices are deleted before the first is placed (budgets.forget_held)
-    DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
-)
-UPDATE ota_campaigns
-SET placement = jsonb_build_object('moves', true, 'began', clock_timestamp()), placed_revision = policy_revision,
-    targeted_devices = 0, targeted_up_to = NULL, wave = CASE WHEN $3 THEN 0 ELSE wave END,
-    reconciled_at = clock_timestamp() -- a comparison that began before must not repair the cells
-WHERE tenant_id = $1 AND id = $2;
-
--- name: surveyed
--- Store the survey that was made for the revision $4, and for the placing that began at $5 (NULL: that of the creation). Not applied:
--- another worker has stored one, the policy was edited since, or the placing has begun anew.
-UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('survey', $3::text::jsonb)
-WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4
-  AND placement ->> 'began' IS NOT DISTINCT FROM $5::text
-  AND targeted_devices IS NOT NULL AND placement ->> 'survey' IS NULL
-RETURNING id;
-
--- name: store_fault
--- Store why the devices cannot be placed. Not applied: they are placed, or the same reason is stored.
-UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('fault', $3::text)
-WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL AND placement ->> 'fault' IS DISTINCT FROM $3::text
-RETURNING id;
-
--- name: advance
--- Record that another $3 devices are placed, up to the device $4; $5: these were the last ones. $6 devices have become SKIPPED.
--- The campaign is locked.
-UPDATE ota_campaigns
-SET targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
-    targeted_up_to = CASE WHEN $5 THEN NULL ELSE $4::text END,
-    total_devices = CASE WHEN $5 THEN GREATEST(total_devices, targeted_devices + $3) ELSE total_devices END,
-    placement = CASE WHEN $5 THEN NULL ELSE placement - 'fault' END,
-    pending = pending - $6, skipped = skipped + $6
-WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
-RETURNING total_devices;
-
--- name: filled
--- Record the last value ($4) of a budget ($3) and segment ($5) whose first devices have returned to the queue. The campaign is locked.
-UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('filled', jsonb_build_array($3::int, $4::text, $5::int))
-WHERE tenant_id = $1 AND id = $2;
-
--- name: inserted
--- Record that devices are placed that other SQL has inserted. $3 of them have become SKIPPED. The campaign is locked.
-UPDATE ota_campaigns c
-SET pending = c.pending - $3, skipped = c.skipped + $3, total_devices = GREATEST(c.total_devices, l.devices + c.skipped + $3)
-FROM (SELECT COALESCE(sum(waiting + in_flight + succeeded + failed), 0)::int AS devices
-      FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS l
-WHERE c.tenant_id = $1 AND c.id = $2;
-
--- name: finish
--- The devices of the group are placed. The campaign is locked.
-UPDATE ota_campaigns SET placement = NULL WHERE tenant_id = $1 AND id = $2;
-
--- name: unplaced
--- Whether devices have no place though all were placed: those that other SQL has inserted and that wait, and those in flight. For the
--- latter, the counters say that there are more devices than the cells have: this reads no devices.
-SELECT (SELECT true FROM ota_device_status
-        WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
-        ORDER BY segment, position, id LIMIT 1) IS NOT NULL AS waiting,
-       COALESCE(c.pending + c.downloading + c.installing > l.devices, false) AS in_flight
-FROM ota_campaigns c
-CROSS JOIN (SELECT COALESCE(sum(waiting + in_flight), 0) AS devices
-            FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS l
-WHERE c.tenant_id = $1 AND c.id = $2;
