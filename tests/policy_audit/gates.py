@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from tests.policy_audit.guardrails import over_threshold
 from tests.policy_audit.snapshot import Campaign, Json, Row, number_of, seconds, share, wave_of
 
 SLACK_SECONDS = 0.5
@@ -41,6 +42,9 @@ class Gates:
         needed = number_of(gate.get("min_finished", "100%"), len(devices))
         if not finished and ended < needed:
             yield f"wave {number} was passed when at most {ended} of {needed} devices had finished"
+        over = over_threshold(before, number) & over_threshold(campaign, number)
+        if devices and over:
+            yield f"wave {number} was passed, and these tests of guardrails were over their thresholds: {sorted(over)}"
         if gate.get("approval"):
             yield f"wave {number} was passed without an approval"
         if "success_rate" in gate:

@@ -51,6 +51,30 @@ def begun_anew(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
             yield f"test {dict(test)} began anew without a reason: {kept and dict(kept)}"
 
 
+def over_threshold(campaign: Campaign, wave: int) -> set[tuple[str, int, str, int]]:
+    """Tests that are over their thresholds below their minimum and have not tripped: they keep a wave's gate closed."""
+    rules = {each["name"]: each for each in rules_of(campaign.document)}
+    return {
+        (*_key(each), each["generation"])
+        for each in campaign.tests
+        if each["tripped_at"] is None and each["wave"] in {-1, wave} and each["guardrail"] in rules
+        if _is_over(campaign, rules[each["guardrail"]], each)
+    }
+
+
+def _is_over(campaign: Campaign, rule: Json, test: Row) -> bool:
+    if rule.get("method", "ratio") == "ratio":
+        return bool(test["failed"] > share(rule.get("threshold", "10%")) * test["finished"])
+    sent, failures = 0, 0
+    for each in sorted(campaign.buckets, key=lambda each: int(each["first"])):
+        if each["test"] == test["number"]:
+            sent, failures = sent + each["dispatched"], failures + each["failed"]
+            evidence = _evidence(failures, sent, float(share(rule["threshold"])))
+            if evidence >= test["of_groups"] / rule.get("alpha", 0.01):
+                return True
+    return False
+
+
 def _state(test: Row) -> tuple[bool, int]:
     return test["tripped_at"] is not None, test["finished"]
 

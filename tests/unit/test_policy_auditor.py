@@ -55,6 +55,7 @@ def campaign(
     failed = sum(each["status"] == "FAILED" for each in devices)
     test = {
         "number": 1, "guardrail": "failures", "wave": -1, "labels": "{}", "began_after": 0, "of_groups": 1,
+        "generation": 1,
         "finished": failed + sum(each["status"] == "SUCCESS" for each in devices), "failed": failed, "tripped_at": None,
     }  # fmt: skip
     gate = {"promoted_by": None, "soak_from": None, "passed_at": NOW}
@@ -151,6 +152,19 @@ def test_a_wave_that_was_opened_too_early_is_found() -> None:
     soak = {"min_finished": 1, "soak": "10s"}
     assert "its soak of 10.0 s began at None" in passed(soak, *CANARY)
     assert passed(soak, *CANARY, soak_from=NOW - timedelta(seconds=10)) == ""
+
+
+def test_a_wave_that_was_opened_with_a_guardrail_over_its_threshold_is_found() -> None:
+    rule = {"name": "failures", "method": "sequential", "threshold": "5%"}
+    document = {"waves": [{"name": "canary", "size": 3}, {"name": "rest"}], "guardrails": [rule]}
+    devices = [*(device(n, 0, "FAILED", n, **FAILED) for n in (1, 2, 3)), *REST]
+    bucket = {"test": 1, "first": 1, "dispatched": 3, "finished": 3, "failed": 3}
+    before = campaign(*devices, document=document)
+    before = replace(before, tests=[{**before.tests[0], "dispatched": 3}], buckets=[bucket])
+    after = replace(before, row={**before.row, "wave": 1})
+    assert "these tests of guardrails were over their thresholds" in wrong(before, after)
+    promoted = [{**after.waves[0], "promoted_by": "key-1"}, after.waves[1]]
+    assert wrong(before, replace(after, waves=promoted)) == ""
 
 
 def test_more_first_commands_than_the_pace_allows_are_found() -> None:
