@@ -127,11 +127,13 @@ SLACK = timedelta(seconds=5)
 def _covers(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool | None:
     """Whether a test is about a device. None: it may be: the device was sent to before the test began."""
     number = device["dispatch_number"]
-    if number is None or not _is_of(campaign, rule, test, device):
+    sent_later, by_segment = (number or 0) > test["began_after"], rule.get("scope") == "segment"
+    # An edit may have moved a device in flight to another segment before or after it ended.
+    if number is None or ((sent_later or not by_segment) and not _is_of(campaign, rule, test, device)):
         return False
-    if number > test["began_after"]:
+    if sent_later:
         return True
-    if device["failed_before"] or rule.get("scope") == "segment":  # an edit may have moved it to another segment since
+    if by_segment or device["failed_before"]:
         return None
     ended = device["completed_at"] if _finished(device) else None
     if ended is None or ended > test["began_at"] + SLACK:
