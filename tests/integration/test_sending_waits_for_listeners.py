@@ -96,6 +96,7 @@ async def test_nothing_is_sent_for_a_document_while_a_listener_of_an_earlier_ver
 ) -> None:
     flat, under_document = await insert_campaign(host, 60), await insert_campaign(host, 1)
     await follow(host, under_document, {})
+    await host.execute("UPDATE ota_campaigns SET placed_revision = policy_revision")
     await Counters(pool, Settings()).count(campaign_ref(under_document))
 
     async def closed() -> list[str]:

@@ -297,6 +297,5 @@ def numbers_of(row: asyncpg.Record) -> Numbers:
 
 
 def _buckets(row: asyncpg.Record) -> list[Bucket]:
-    if row["firsts"] is None:
-        return []
-    return [Bucket(*each) for each in zip(row["firsts"], row["sent"], row["ended"], row["failures"], strict=True)]
+    columns = (row[each] or () for each in ("firsts", "sent", "ended", "failures"))
+    return [Bucket(*each) for each in zip(*columns, strict=True)]
