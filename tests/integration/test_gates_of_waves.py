@@ -71,7 +71,10 @@ async def test_a_guardrail_over_its_threshold_keeps_the_gate_closed_below_its_mi
     assert (await status_of(host, campaign), await waves_of(host, campaign)) == (
         "PAUSED", [("canary", 4, "failed"), ("rest", 8, "waiting")],
     )  # fmt: skip
-    because = "guardrail f: 4 of 4 first devices failed (100.0%; at least 20.4% fail, over 5.0%, alpha 0.01)"
+    because = (
+        "guardrail f: 4 of the first 4 devices failed (100.0%); with 99% confidence, at least 20.4% of all would, "
+    )
+    because += "which is over 5.0%"
     reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
     assert reason == f"the gate of wave canary failed: {because}"
     found = await explain.explain_device(pool, SETTINGS, TENANT, campaign, "dev-05")

@@ -48,7 +48,7 @@ class Sent:
         await follow(host, sent.id, {"guardrails": list(rules)} if rules else {})
         await host.execute(
             "UPDATE ota_campaigns SET pending = 0, downloading = 0, installing = 0, succeeded = 0, failed = 0,"
-            " skipped = 0 WHERE id = $1",
+            " skipped = 0, placed_revision = policy_revision WHERE id = $1",
             sent.id,
         )
         for number, labels in enumerate(segments or [{}], start=1):

@@ -144,7 +144,7 @@ FLEET = {f"dev-{number:02}": {"site": f"s{number % 3}"} for number in range(12)}
 async def test_devices_are_placed_anew_by_a_revision_that_a_hosts_sql_puts_in_force(
     pool: Pool, host: Connection
 ) -> None:
-    """Before that, nothing is sent by it. Its waves and guardrails begin anew."""
+    """Before that, nothing is sent by it. Its guardrails begin anew."""
     rule = {"name": "bad", "threshold": "40%", "min_finished": 2, "action": "pause"}
     waves = [{"name": "one", "size": 2}, {"name": "rest"}]
     campaign = await insert_campaign(host, {"order": "id", "waves": waves, "guardrails": [rule]}, FLEET)
@@ -153,28 +153,48 @@ async def test_devices_are_placed_anew_by_a_revision_that_a_hosts_sql_puts_in_fo
     await look(pool, campaign)
     assert await host.fetchval("SELECT wave FROM ota_campaigns WHERE id = $1", campaign) == 1
     sites = {"name": "sites", "threshold": "90%", "scope": "segment", "per": ["site"], "action": "quarantine"}
-    other = [{"name": "canary", "size": 3}, {"name": "late", "size": 1}, {"name": "rest"}]
-    await follow(host, campaign, {"order": "id", "waves": other, "guardrails": [rule, sites]}, revision=2)
+    more = [*waves[:1], {"name": "rest", "size": 3}, {"name": "late"}]
+    await follow(host, campaign, {"order": "id", "waves": more, "guardrails": [rule, sites]}, revision=2)
     assert not await send(pool, campaign), "the devices stand by the former revision"
     await look(pool, campaign)
-    found = await waves_of_devices(host, campaign)
-    canary = {each for each, wave in found.items() if wave == 0} - {"dev-00", "dev-01"}
-    assert canary == {"dev-02"}, "two devices of the first wave have had their command"
+    assert sorted((await waves_of_devices(host, campaign)).values()) == [0] * 2 + [1] * 3 + [2] * 7
     tests = await host.fetch("SELECT guardrail, revision FROM ota_campaign_tests ORDER BY 1, number")
     assert {tuple(each) for each in tests} == {("bad", 2), ("sites", 2)}
-    assert await send(pool, campaign) == canary, "the gate of the first wave is judged anew"
+    assert await send(pool, campaign) == {"dev-02", "dev-03", "dev-04"}
     assert await host.fetchval("SELECT count(DISTINCT segment) FROM ota_device_status WHERE attempt = 0") == 3
     assert await agree(pool, campaign)
 
-    await follow(host, campaign, {"order": "id"}, revision=3)
+    await follow(host, campaign, {"order": "id", "waves": [*more[:2], {"name": "last"}]}, revision=3)
     await Upkeep(pool, SETTINGS).look_after(campaign_ref(campaign))
-    await follow(host, campaign, {"order": "id", "waves": other}, revision=4)  # while devices are placed by another
+    final = [*more[:2], {"name": "next", "size": 3}, {"name": "final"}]
+    await follow(host, campaign, {"order": "id", "waves": final}, revision=4)  # while devices are placed by another
     await look(pool, campaign)
-    assert sorted((await waves_of_devices(host, campaign)).values()) == [0] * 3 + [1] + [2] * 8
+    assert sorted((await waves_of_devices(host, campaign)).values()) == [0] * 2 + [1] * 3 + [2] * 3 + [3] * 4
     await host.execute("UPDATE ota_campaigns SET policy_revision = NULL WHERE id = $1", campaign)
     await look(pool, campaign, times=1)
     assert await status_of(host, campaign) == "PAUSED"
     assert "revision 4" in await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+
+
+async def test_a_revision_of_other_sql_is_not_followed_if_devices_were_sent_to_in_waves_that_it_does_not_have(
+    pool: Pool, host: Connection
+) -> None:
+    """They would count in its first wave, whose selector does not fit them, and open its gate."""
+    waves = [{"name": "internal", "size": 2}, {"name": "rest"}]
+    campaign = await insert_campaign(host, {"order": "id", "waves": waves}, FLEET)
+    await look(pool, campaign)
+    await report(pool, campaign, await send(pool, campaign), "SUCCESS")
+    await look(pool, campaign)
+    canary = {"name": "canary", "size": 2, "select": "site == s2", "gate": {"success_rate": "100%"}}
+    await follow(host, campaign, {"order": "id", "waves": [canary, {"name": "rest"}]}, revision=2)
+    assert not await send(pool, campaign)
+    await look(pool, campaign)
+    assert await status_of(host, campaign) == "PAUSED"
+    reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+    assert reason == "revision 2 has other waves than those in which devices were sent to"
+    await host.execute("UPDATE ota_campaigns SET policy_revision = 1, status = 'RUNNING' WHERE id = $1", campaign)
+    await look(pool, campaign)
+    assert len(await send(pool, campaign)) == len(FLEET) - 2
 
 
 async def test_a_campaign_with_flat_columns_is_placed_when_a_hosts_sql_gives_it_a_document(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.policy.quarantine import Carried, QuarantinedSegment, carried
+from rollwave.domain.policy.quarantine import Carried, carried
+from rollwave.domain.policy.quarantined import QuarantinedSegment
 
 LABELS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["x", "y", None]))
 

@@ -58,7 +58,7 @@ def test_devices_that_end_are_counted_in_their_bucket() -> None:
     ]
     assert end(buckets, ended) == {0: Bucket(10, 25, 2, 1), 1: Bucket(35, 25, 1, 1)}
     assert end(buckets, [EndedTrial(9, finished=True, failed=True)]) == {}, "of a test before this one"
-    assert end(buckets, [EndedTrial(35, finished=False, failed=True)]) == {1: Bucket(35, 25, 0, 1)}
+    assert end(buckets, [EndedTrial(35, finished=False, failed=True)]) == {1: Bucket(35, 25, 1, 1)}
 
 
 def test_a_prefix_ends_with_each_bucket() -> None:

@@ -125,21 +125,18 @@ async def _begin(
 
 
 def _count(rule: GuardrailRule, test: Test, change: EndedDevices) -> Counted:
-    """Of devices that were sent to before the test began, those count that had not finished then.
-
-    One that an operator retries had failed before. Whether the test has counted that failure is not known, so it does
-    not count.
+    """Add the devices that have ended. One that failed before the test began, for what the guardrail does not count,
+    may fail now for what it counts: then it has finished for this test, too.
     """
     successes, others = change.successes, change.others
-    if test.began_after:
-        others = [each for each in others if each.finished or each.number > test.began_after]
     finished = len(successes) + sum(each.finished for each in others)
     failed = sum(each.failed for each in others)
     if rule.method is Method.SEQUENTIAL:  # a device without a number has no place in the order
         changed = trials.end(test.buckets, others, successes)
         buckets = [changed.get(index, each) for index, each in enumerate(test.buckets)]
         return Counted(replace(test, buckets=buckets), finished, failed, [changed[index] for index in sorted(changed)])
-    return Counted(test, change.finished + finished, change.failed + failed)
+    finished, failed = change.finished + finished, change.failed + failed
+    return Counted(test, max(finished, test.failed + failed - test.finished), failed)
 
 
 def _judge(campaign: Campaign, rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
@@ -263,7 +260,7 @@ class _Groups:
         return cls(await store.labels_of(connection, campaign, {each.segment for each in places}))
 
     def find(self, rule: GuardrailRule, place: Place | None) -> Group | None:
-        """The group of a device. None: the device has no place, so that only guardrails of the campaign count it."""
+        """The group of a device. None: the guardrail does not count the device, which has no place, or not its last."""
         if rule.scope is Scope.CAMPAIGN:
             return Group(rule.name)
         if place is None:
@@ -277,8 +274,8 @@ class _Groups:
         if rule.scope is Scope.WAVE:
             return Group(rule.name, wave=place.wave)
         labels = self._labels.get(place.segment)
-        if labels is None:
-            return None
+        if labels is None or not labels.keys() >= set(rule.per or ()):
+            return None  # an edit has just asked for more labels, and the device is not moved yet
         return Group.of_segment(rule, labels)
 
 

@@ -14,7 +14,7 @@ from rollwave.domain.policy.placing import MAX_SEGMENTS, Order, Placing, Survey,
 from rollwave.domain.policy_events import CampaignPlaced
 from rollwave.engine import guardrail_changes, stop
 from rollwave.engine.stop import Stopped
-from rollwave.errors import InvalidInput
+from rollwave.errors import Conflict, InvalidInput
 from rollwave.store import broad_selectors, budgets, campaigns, cells, events, labels, placing, placing_progress, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
@@ -95,10 +95,34 @@ async def begin(connection: Connection, campaign: Campaign, document: PolicyDocu
 
     The first wave is the current one again, unless the waves up to the current one keep their names: otherwise devices
     would be sent to whose gate nobody has judged.
+
+    Raises:
+        Conflict: devices were sent to in waves that the document does not have (:func:`has_waves_sent_to`).
     """
+    if not has_waves_sent_to(campaign, document):
+        raise Conflict(other_waves(campaign), hint=OTHER_WAVES_HINT)
+    await placing_progress.begin(connection, campaign, waves_anew=not _keeps_waves(campaign, document))
+
+
+def has_waves_sent_to(campaign: Campaign, document: PolicyDocument) -> bool:
+    """Whether no device was sent to, or a document has the waves up to the current one, by their names.
+
+    Otherwise devices that were sent to would count in waves that they were not chosen for, and open their gates.
+    """
+    return not campaign.sent or _keeps_waves(campaign, document) or (campaign.wave == 0 and not document.waves)
+
+
+def _keeps_waves(campaign: Campaign, document: PolicyDocument) -> bool:
     known, upto = [each.name for each in waves.of(campaign)], campaign.wave + 1
-    kept = campaign.placed_revision is not None and known[:upto] == list(placing_of(document).names[:upto])
-    await placing_progress.begin(connection, campaign, waves_anew=not kept)
+    return campaign.placed_revision is not None and known[:upto] == list(placing_of(document).names[:upto])
+
+
+def other_waves(campaign: Campaign) -> str:
+    """Why a revision that other SQL has put in force is not followed."""
+    return f"revision {campaign.policy_revision} has other waves than those in which devices were sent to"
+
+
+OTHER_WAVES_HINT = "Put the earlier revision in force again, or edit the policy so that it has these waves."
 
 
 async def follow(connection: Connection, campaign: Campaign, document: PolicyDocument) -> None:

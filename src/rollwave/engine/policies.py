@@ -213,9 +213,9 @@ async def edit_policy(
         before = campaign.row.policy_revision
         if not await policies.put_in_force(connection, tenant_id, campaign_id, number, before=before):
             raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
-        await guardrail_changes.replace_document(
-            connection, campaign.row, campaign.row.document, document, revision=number
-        )
+        # No guardrail has followed a revision of other SQL by which no device is placed.
+        followed = None if campaign.row.must_be_placed else campaign.row.document
+        await guardrail_changes.replace_document(connection, campaign.row, followed, document, revision=number)
         if _moves_devices(campaign.row, document):
             await placing.begin(connection, campaign.row, document)
         progress_timeout = own_times(document).progress_timeout or settings.progress_timeout

@@ -36,7 +36,7 @@ async def promote_wave(
     Raises:
         NotFound: the tenant has no such campaign, or its policy no such wave.
         Conflict: the wave is not the present one, or is the last and its selector matches devices; the campaign has not
-            been started, has ended, or has no policy document.
+            been started, has ended, has no policy document, or its devices are being placed.
         Forbidden: the gate asks for an approval, and the key has not the role approver, or has created the campaign or
             edited its policy last.
     """
@@ -53,6 +53,9 @@ async def promote_wave(
             raise NotFound(f"campaign {campaign_id} has no wave {name}", hint=hint)
         if row.promoted_by is not None and (row.number < campaign.wave or row.number == rows[-1].number):
             return campaign.status  # asked again
+        if campaign.being_targeted or campaign.must_be_placed:
+            hint = "Try again when *waiting* no longer names the gate targeting."
+            raise Conflict(f"the devices of campaign {campaign_id} are being placed", hint=hint)
         wave = await read_wave(connection, locked, document)
         if wave is None or wave.row.number != row.number or campaign.status not in _OPEN:
             raise Conflict(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rollwave.domain.policy.quarantine import QuarantinedSegment
+from rollwave.domain.policy.quarantined import QuarantinedSegment
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import labels_text

@@ -70,11 +70,6 @@ def counts(rule: GuardrailRule, failure: Failure) -> bool:
     return failure.reason in rule.count and (rule.codes is None or failure.code in rule.codes)
 
 
-def stored_failure(reason: str, code: str | None) -> str:
-    """A failure as it is stored when an operator's retry follows it."""
-    return f"{reason}:{code or ''}"
-
-
 def read_failures(stored: Iterable[str]) -> list[Failure]:
     """Read stored failures, without those that another version or other SQL wrote."""
     parts = (each.partition(":") for each in stored)

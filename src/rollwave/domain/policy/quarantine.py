@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from rollwave.domain.policy.quarantined import QuarantinedSegment
+
 Labels: TypeAlias = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedSegment:
-    """A segment under quarantine, and why."""
-
-    number: int
-    labels: Labels
-    reason: str
 
 
 class Carried(NamedTuple):

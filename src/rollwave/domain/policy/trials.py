@@ -87,14 +87,13 @@ def end(buckets: Sequence[Bucket], ended: Iterable[EndedTrial], successes: Itera
         if last > first:
             touched.add(index)
             finished[index] += last - first
-    return {
-        index: replace(
-            buckets[index],
-            finished=buckets[index].finished + finished[index],
-            failed=buckets[index].failed + failed[index],
-        )
-        for index in touched
-    }
+    return {index: _with(buckets[index], finished[index], failed[index]) for index in touched}
+
+
+def _with(bucket: Bucket, finished: int, failed: int) -> Bucket:
+    """Add devices to a bucket. One that fails has finished, and no more devices fail than were sent to."""
+    failures = min(bucket.failed + failed, bucket.dispatched)
+    return replace(bucket, finished=max(bucket.finished + finished, failures), failed=failures)
 
 
 def prefixes(before: Prefix, buckets: Iterable[Bucket]) -> list[Prefix]:

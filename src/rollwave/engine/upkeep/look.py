@@ -16,7 +16,7 @@ from rollwave.engine import stop
 from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
-from rollwave.engine.placing import begin_if_needed
+from rollwave.engine.placing import OTHER_WAVES_HINT, begin_if_needed, has_waves_sent_to, other_waves
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep import deadlines, schedule, standing, waves
@@ -133,6 +133,9 @@ class Upkeep:
         if left or not locked.waves:
             return left or Look(to_count=True)
         document, progress = policy.document, policy.progress_timeout
+        if document is not None and campaign.must_be_placed and not has_waves_sent_to(campaign, document):
+            counters, reason = stop.counters_of(campaign), other_waves(campaign)
+            return Look(await stop.hold(connection, campaign.tenant_id, counters, reason, hint=OTHER_WAVES_HINT))
         if document is not None and await begin_if_needed(connection, campaign, document, progress_timeout=progress):
             return Look(being_targeted=True)
         unplaced = document is not None and any(await placing_progress.unplaced(connection, campaign))

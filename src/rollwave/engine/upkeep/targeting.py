@@ -152,6 +152,11 @@ class Targeter:
         """
         if not placing.moves(campaign):
             return await self._insert(connection, campaign)
+        if not placing.has_waves_sent_to(campaign, document):
+            reason = placing.other_waves(campaign)
+            return _Step(
+                SOON_SECONDS, stopped=await stop.pause(connection, campaign, reason, hint=placing.OTHER_WAVES_HINT)
+            )
         await placing.follow(connection, campaign, document)
         return _Step()
 

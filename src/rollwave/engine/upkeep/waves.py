@@ -20,7 +20,10 @@ from rollwave.store.database import Connection
 _log = get_logger("upkeep")
 
 _NO_MATCH_HINT = "Correct the selector by an edit of the policy, then start the campaign again. Or promote the wave."
-_FAILED_HINT = "Find out why devices fail. Then start the campaign again, to judge the gate anew, or promote the wave."
+_FAILED_HINT = (
+    "Find out why devices fail. Then promote the wave, or start the campaign again to judge the gate anew: a retry "
+    "changes its success rate, and an edit its guardrails."
+)
 
 
 @dataclass(frozen=True, slots=True)

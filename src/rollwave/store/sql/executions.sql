@@ -374,7 +374,7 @@ GROUP BY 1, 2;
 
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
--- to the device now, or if its next attempt waits for its delay: then the next claim sends it.
+-- to the device now, or if its next attempt waits for its delay: then the next claim sends it. Nor while devices are being placed.
 SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, d.campaign_id, d.segment, c.command, c.policy_revision,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c
@@ -386,6 +386,7 @@ CROSS JOIN LATERAL (
     OFFSET 0 -- otherwise PostgreSQL may read the whole queue of open devices
 ) AS d
 WHERE c.tenant_id = $1 AND c.status = 'RUNNING' AND c.command IS NOT NULL
+  AND c.targeted_devices IS NULL AND c.placed_revision IS NOT DISTINCT FROM c.policy_revision
   AND d.status IN ('DOWNLOADING', 'INSTALLING')
   AND d.attempt = d.sent_attempt AND d.attempt > d.failed_attempt AND d.due_at IS NOT NULL
 ORDER BY d.device_id, d.campaign_id DESC;
