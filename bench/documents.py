@@ -170,4 +170,6 @@ async def _put(pool: Pool, key: Key, placed: Placed) -> None:
         await connection.execute(
             "UPDATE firmware_versions SET file_size_bytes = 1048576 WHERE tenant_id = $1", key.tenant
         )
-        await connection.execute("UPDATE ota_campaigns SET policy_revision = 1 WHERE tenant_id = $1 AND id = $2", *key)
+        await connection.execute(
+            "UPDATE ota_campaigns SET policy_revision = 1, placed_revision = 1 WHERE tenant_id = $1 AND id = $2", *key
+        )
