@@ -88,13 +88,19 @@ def _default(key: str, value: Mapping[str, Any], needed: set[str]) -> str:
 
 def _meaning(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     # The description of a key is left out where it is that of the mapping behind it.
-    text: str = value.get("description") or schema["$defs"][value["$ref"].rpartition("/")[2]]["description"]
+    text: str = value.get("description") or schema["$defs"][_referred(value)]["description"]
     return text.partition(" Default: ")[0] if " Default: " in text else text
 
 
+def _referred(value: Mapping[str, Any]) -> str:
+    """The name of the definition that a key refers to, or empty. Pydantic before 2.9 wraps it, beside a description."""
+    of = value.get("allOf", [value])[0]
+    return str(of.get("$ref", "")).rpartition("/")[2]
+
+
 def _kind(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    if "$ref" in value:
-        return _kind(schema["$defs"][value["$ref"].rpartition("/")[2]], schema)
+    if name := _referred(value):
+        return _kind(schema["$defs"][name], schema)
     if "enum" in value:
         return ", ".join(f"`{each}`" for each in value["enum"])
     if "anyOf" in value:

@@ -163,6 +163,10 @@ async def test_only_waves_that_were_not_sent_to_may_change_and_nothing_once_the_
     other = {"waves": [first, {"name": "rest"}]}
     assert (await north.put(f"{path}/policy", json=other)).status_code == 200
     await pool.execute("UPDATE ota_campaigns SET sent = 1")
+    await pool.execute(
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name)"
+        " SELECT tenant_id, id, 0, 'first' FROM ota_campaigns"
+    )
     assert_problem(await north.put(f"{path}/policy", json=TWO_WAVES), 409, "conflict")
     other = {"waves": [first, {"name": "last"}]}
     assert (await north.put(f"{path}/policy", json=other)).status_code == 200
