@@ -103,7 +103,8 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    row = await connection.fetchrow(_sql["compare"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT_SECONDS)
+    statement = "compare_placed" if await connection.fetchval(_sql["is_placed"], tenant_id, campaign_id) else "compare"
+    row = await connection.fetchrow(_sql[statement], tenant_id, campaign_id, timeout=SCAN_TIMEOUT_SECONDS)
     if row is None:
         raise missing(campaign_id)
     return Comparison(

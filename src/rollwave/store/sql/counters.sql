@@ -20,33 +20,16 @@ WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
           c.abort_min_completed, c.policy_revision;
 
+-- name: is_placed
+-- Whether the campaign's cells can be compared: it follows a policy document, and all of its devices are targeted.
+SELECT policy_revision IS NOT NULL AND targeted_devices IS NULL FROM ota_campaigns WHERE tenant_id = $1 AND id = $2;
+
 -- name: compare
--- The counters and the numbers of rows, in one snapshot, and under a policy document what the cells lack. The engine changes both in the same transactions, so a difference
--- comes from other SQL, and stays the same until it is repaired.
+-- The counters and the numbers of rows, in one snapshot. The engine changes both in the same transactions, so a difference comes from other
+-- SQL, and stays the same until it is repaired.
 SELECT EXTRACT(epoch FROM c.reconciled_at)::float8 AS compared_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
        d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
-       d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped,
-       CASE WHEN c.policy_revision IS NOT NULL AND c.targeted_devices IS NULL THEN (
-           SELECT jsonb_agg(jsonb_build_array(wave, segment, waiting, held, in_flight, succeeded, failed, skipped))
-           FROM (SELECT wave, segment, sum(waiting) AS waiting, sum(held) AS held, sum(in_flight) AS in_flight, sum(succeeded) AS succeeded,
-                        sum(failed) AS failed, sum(skipped) AS skipped
-                 FROM (SELECT (position >> 44)::int - 1 AS wave, abs(segment) AS segment,
-                              count(*) FILTER (WHERE status = 'PENDING' AND attempt = 0) AS waiting,
-                              count(*) FILTER (WHERE status = 'PENDING' AND attempt = 0 AND segment < 0) AS held,
-                              count(*) FILTER (WHERE status IN ('DOWNLOADING', 'INSTALLING')
-                                                     OR status = 'PENDING' AND attempt > 0) AS in_flight,
-                              count(*) FILTER (WHERE status = 'SUCCESS') AS succeeded,
-                              count(*) FILTER (WHERE status = 'FAILED') AS failed,
-                              count(*) FILTER (WHERE status = 'SKIPPED') AS skipped
-                       FROM ota_device_status
-                       WHERE tenant_id = $1 AND campaign_id = $2 AND segment <> 0
-                       GROUP BY 1, 2
-                       UNION ALL
-                       SELECT wave, segment, -waiting, -held, -in_flight, -succeeded, -failed, -skipped
-                       FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS both_sides
-                 GROUP BY wave, segment
-                 HAVING sum(waiting) <> 0 OR sum(held) <> 0 OR sum(in_flight) <> 0 OR sum(succeeded) <> 0 OR sum(failed) <> 0
-                        OR sum(skipped) <> 0) AS differences) END::text AS cells
+       d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped, NULL AS cells
 FROM ota_campaigns c, LATERAL (
     SELECT COALESCE(sum(devices) FILTER (WHERE status = 'SUCCESS'), 0)::int AS succeeded,
            COALESCE(sum(devices) FILTER (WHERE status = 'FAILED'), 0)::int AS failed,
@@ -60,6 +43,52 @@ FROM ota_campaigns c, LATERAL (
           FROM ota_device_status
           WHERE tenant_id = $1 AND campaign_id = $2
           GROUP BY status) AS tally
+) AS d
+WHERE c.tenant_id = $1 AND c.id = $2;
+
+-- name: compare_placed
+-- The same under a policy document, and what the cells lack. The rows are read once for both: they cost more than all the rest.
+WITH tally AS MATERIALIZED (
+    SELECT (position >> 44)::int - 1 AS wave, segment, status, count(*) AS devices, count(*) FILTER (WHERE attempt > 0) AS claimed
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2
+    GROUP BY 1, 2, 3
+), differences AS (
+    SELECT wave, segment, sum(waiting) AS waiting, sum(held) AS held, sum(in_flight) AS in_flight, sum(succeeded) AS succeeded,
+           sum(failed) AS failed, sum(skipped) AS skipped
+    FROM (SELECT wave, abs(segment) AS segment,
+                 CASE WHEN status = 'PENDING' THEN devices - claimed ELSE 0 END AS waiting,
+                 CASE WHEN status = 'PENDING' AND segment < 0 THEN devices - claimed ELSE 0 END AS held,
+                 CASE WHEN status IN ('DOWNLOADING', 'INSTALLING') THEN devices
+                      WHEN status = 'PENDING' THEN claimed ELSE 0 END AS in_flight,
+                 CASE WHEN status = 'SUCCESS' THEN devices ELSE 0 END AS succeeded,
+                 CASE WHEN status = 'FAILED' THEN devices ELSE 0 END AS failed,
+                 CASE WHEN status = 'SKIPPED' THEN devices ELSE 0 END AS skipped
+          FROM tally
+          WHERE segment <> 0
+          UNION ALL
+          SELECT wave, segment, -waiting, -held, -in_flight, -succeeded, -failed, -skipped
+          FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS both_sides
+    GROUP BY wave, segment
+    HAVING sum(waiting) <> 0 OR sum(held) <> 0 OR sum(in_flight) <> 0 OR sum(succeeded) <> 0 OR sum(failed) <> 0
+           OR sum(skipped) <> 0
+)
+SELECT EXTRACT(epoch FROM c.reconciled_at)::float8 AS compared_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
+       d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
+       d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped, 
+       CASE WHEN c.policy_revision IS NOT NULL AND c.targeted_devices IS NULL THEN (
+           SELECT jsonb_agg(jsonb_build_array(wave, segment, waiting, held, in_flight, succeeded, failed, skipped))
+           FROM differences) END::text AS cells
+FROM ota_campaigns c, LATERAL (
+    SELECT COALESCE(sum(devices) FILTER (WHERE status = 'SUCCESS'), 0)::int AS succeeded,
+           COALESCE(sum(devices) FILTER (WHERE status = 'FAILED'), 0)::int AS failed,
+           COALESCE(sum(CASE WHEN status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED') THEN devices
+                             ELSE claimed END), 0)::int AS sent,
+           COALESCE(sum(devices) FILTER (WHERE status = 'PENDING'), 0)::int AS pending,
+           COALESCE(sum(devices) FILTER (WHERE status = 'DOWNLOADING'), 0)::int AS downloading,
+           COALESCE(sum(devices) FILTER (WHERE status = 'INSTALLING'), 0)::int AS installing,
+           COALESCE(sum(devices) FILTER (WHERE status = 'SKIPPED'), 0)::int AS skipped
+    FROM tally
 ) AS d
 WHERE c.tenant_id = $1 AND c.id = $2;
 
