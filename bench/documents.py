@@ -11,6 +11,7 @@ from bench import load
 from bench.load import TABLE, Key, Place
 from rollwave.domain.execution import WAVE_BITS
 from rollwave.domain.policy.document.problems import parse_data
+from rollwave.domain.policy.placing import placing_of
 from rollwave.store import policies
 from rollwave.store.database import Pool
 
@@ -146,10 +147,10 @@ async def _put(pool: Pool, key: Key, placed: Placed) -> None:
         await policies.insert(connection, key.tenant, key.campaign, document, number=1, actor="bench")
         await connection.execute(
             "INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, time_zone)"
-            " SELECT $1, $2, n, jsonb_build_object($3::text, n::text),"
+            " SELECT $1, $2, n, CASE WHEN $6 THEN jsonb_build_object($3::text, n::text) ELSE '{}' END,"
             " ($4::text[])[1 + (n - 1) % cardinality($4::text[])]"
             " FROM generate_series(1, $5) AS n",
-            *(*key, LABEL, zones, placed.segments),
+            *(*key, LABEL, zones, placed.segments, placing_of(document).splits),
         )
         await connection.execute(
             "INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment,"

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from rollwave.domain.execution import Cell
 from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
 from rollwave.domain.policy.facts import QueueFacts, SegmentGroup, Used
-from rollwave.domain.policy.placing import is_zoned
+from rollwave.domain.policy.placing import is_zoned, labels_of
 from rollwave.domain.policy.waves import CONDITIONS_HOLD, GateDecision, WaveCounts, judge_gate
 from rollwave.engine import guardrails
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
@@ -120,7 +121,9 @@ async def read_head(
     window = time_gates.window(document, None, campaign.read_at)
     if window is not None and not window.open:
         return None
-    rooms = await cells.next_rooms(connection, campaign, up_to_wave=campaign.wave, zones=None, devices=devices)
+    rooms = _unsplit(campaign, document)
+    if not rooms:
+        rooms = await cells.next_rooms(connection, campaign, up_to_wave=campaign.wave, zones=None, devices=devices)
     if not rooms:
         return None
     return QueueFacts(
@@ -133,6 +136,13 @@ async def read_head(
         used=_used(campaign),
         rooms=rooms,
     )
+
+
+def _unsplit(campaign: Campaign, document: PolicyDocument) -> Mapping[Cell, int]:
+    """The cells in turn if the policy mentions no label, since the campaign's row was read with them."""
+    if labels_of(document):
+        return {}
+    return {cell: devices for cell, devices in campaign.unsplit.items() if cell.segment not in campaign.quarantined}
 
 
 def _limits_in_flight(document: PolicyDocument, wave: int) -> bool:

@@ -12,6 +12,7 @@ import asyncpg
 
 from rollwave.domain.brakes import Brake
 from rollwave.domain.campaign import FINAL, Activity, CampaignStatus
+from rollwave.domain.execution import Cell
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import PaceClaim
@@ -105,6 +106,8 @@ class Campaign:
     """The waves of its document as JSON, which :mod:`rollwave.store.waves` reads."""
     quarantined: tuple[int, ...]
     """The numbers of the segments under quarantine, in order."""
+    unsplit: Mapping[Cell, int]
+    """Devices in the queue of the waves so far, in the segment of devices without labels, the lowest wave first."""
     deadlines_in: float
     """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
 
@@ -229,6 +232,7 @@ def campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
         stopped_by=tuple(row["stopped_by"]),
         document_waves=row["document_waves"],
         quarantined=tuple(row["quarantined"]),
+        unsplit={Cell(wave, segment): devices for wave, segment, devices in json.loads(row["unsplit"] or "[]")},
         deadlines_in=row["deadlines_in"] or 0.0,
     )
 

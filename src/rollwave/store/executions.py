@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import asyncpg
+
 from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS, Refusal
 from rollwave.domain.execution import LEEWAY, Cell, ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
@@ -41,13 +43,19 @@ class Claimed(NamedTuple):
 class Claim:
     """The devices that a statement claimed. ``skipped``: those that cannot be addressed.
 
-    ``dispatched``: the places of those that get their first command, under a policy document; ``segments``: of all.
+    ``segments``: of all that get a command, under a policy document; ``placed``: the columns of their places.
     """
 
     commands: tuple[Claimed, ...]
     skipped: int
-    dispatched: tuple[Place, ...] = ()
     segments: frozenset[int] = frozenset()
+    placed: Sequence[asyncpg.Record] = ()
+
+    @property
+    def dispatched(self) -> tuple[Place, ...]:
+        """The places of devices that get their first command, under a policy document. Made only where a rule asks."""
+        places = (Place.read(*columns) for _, _, _, *columns in self.placed)
+        return tuple(each for each in places if each is not None)
 
     @property
     def any(self) -> bool:
@@ -165,10 +173,8 @@ async def claim(
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
     if not placed:
         return Claim(commands, len(rows) - len(commands))
-    places = (Place.read(*columns) for _, _, _, *columns in rows)
-    dispatched = tuple(each for each in places if each is not None)
-    segments = frozenset(row["segment"] for row in rows if row["attempt"] and row["segment"])
-    return Claim(commands, len(rows) - len(commands), dispatched, segments)
+    segments = frozenset(segment for _, attempt, _, segment, *_ in rows if attempt and segment)
+    return Claim(commands, len(rows) - len(commands), segments, rows)
 
 
 async def mark_sent(

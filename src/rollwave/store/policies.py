@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from dataclasses import astuple, dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import asyncpg
 
@@ -55,6 +56,7 @@ async def in_force(connection: Connection, row: asyncpg.Record) -> DocumentInFor
     return found
 
 
+@lru_cache(maxsize=MAX_CACHED)  # campaigns of one preset or stored policy share its document, and so its windows
 def _read(text: str, revision: int) -> DocumentInForce:
     try:
         return DocumentInForce(validate(Located(json.loads(text))))

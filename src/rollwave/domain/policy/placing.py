@@ -89,15 +89,20 @@ def placing_of(document: PolicyDocument) -> Placing:
     """Read from a document where devices stand."""
     order = document.order or (Order.HASH if document.waves else Order.ID)
     kind, _, label = order.partition(":")
-    per = {label for each in document.guardrails or () if each.scope is Scope.SEGMENT for label in each.per or ()}
     return Placing(
         tuple(_without_gate(each) for each in document.waves) or (EVERYTHING,),
         Order(kind),
         label or None,
-        tuple(sorted(per)),
+        labels_of(document),
         is_zoned(document),
         tuple((each.per, each.max_in_flight) for each in document.budgets),
     )
+
+
+def labels_of(document: PolicyDocument) -> tuple[str, ...]:
+    """The keys whose values make a segment, apart from time zones."""
+    per = {label for each in document.guardrails or () if each.scope is Scope.SEGMENT for label in each.per or ()}
+    return tuple(sorted(per))
 
 
 def is_zoned(document: PolicyDocument) -> bool:

@@ -78,7 +78,7 @@ class Claims:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
                 claim, again = await self._take(connection, locked, admission, command.body)
-                await guardrails.drawn(connection, campaign, claim.dispatched)
+                await guardrails.drawn(connection, campaign, claim)
                 retry_in = 0.0 if claim.any or again else await self._retry_in(connection, campaign, admission)
                 times = _times(locked.policy, campaign)
                 batch = Batch(

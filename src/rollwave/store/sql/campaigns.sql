@@ -9,7 +9,8 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UP
 
 -- name: get
 -- One campaign with its firmware and its waves, which are numbered from 0 without a gap; under a policy document, also with what its
--- waves are about, and the numbers of the segments under quarantine. If in_own_database is false, the
+-- waves are about, the numbers of the segments under quarantine, and the devices in the queue of each wave so far in the segment without
+-- labels, which has all devices if the policy mentions no label. If in_own_database is false, the
 -- installation belongs to another database, and nothing may be sent. row_version changes whenever the row of the policy's
 -- revision is written, and tells rows of different databases apart; NULL: there is no such row.
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
@@ -42,6 +43,12 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
            ARRAY(SELECT s.number FROM ota_campaign_segments s
                  WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.quarantined_at IS NOT NULL
                  ORDER BY s.number) ELSE '{}' END AS quarantined,
+       CASE WHEN c.policy_revision IS NOT NULL THEN
+           (SELECT jsonb_agg(jsonb_build_array(l.wave, l.segment, l.waiting - l.held) ORDER BY l.wave)
+            FROM ota_campaign_cells l
+            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= c.wave AND l.waiting > l.held
+              AND l.segment = (SELECT s.number FROM ota_campaign_segments s
+                               WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = '{}'))::text END AS unsplit,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8 AS reconciled_age,
