@@ -18,7 +18,7 @@ from rollwave.domain.execution import WAVE_BITS, Cell, ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.engine import guardrail_changes
-from rollwave.store import campaigns, cells, executions, guardrails, retries, standing, views, waves
+from rollwave.store import campaigns, cells, executions, guardrails, retries, segments, standing, views, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, ClaimQueue
@@ -37,11 +37,21 @@ CELLS = SEGMENTS * WAVES
 HANDLED_PER_ROW, HANDLED_PER_CELL = 60, 8
 """Maximum number of rows that the nodes of a plan handle for a device of a batch, and for a cell of the campaign."""
 
-NOUNS = ("campaigns", "cells", "executions", "guardrails", "retries", "segment_quarantine", "standing", "views")
+NOUNS = (
+    "campaigns",
+    "cells",
+    "executions",
+    "guardrails",
+    "retries",
+    "segment_quarantine",
+    "segments",
+    "standing",
+    "views",
+)
 OF_A_BATCH = {
     "campaigns.get",
     "cells.next_rooms",
-    "cells.zones_of",
+    "segments.described",
     "cells.end",
     "cells.skip",
     "executions.claim",
@@ -133,7 +143,7 @@ async def dispatched_and_ended(pool: Pool, campaign_id: CampaignId) -> None:
         rooms = await cells.next_rooms(connection, campaign, up_to_wave=0, zones=["UTC", None], devices=ROWS)
         claim = await claimed(connection, campaign, rooms, fresh=ROWS)
         assert len(claim.commands) == len(claim.dispatched) == ROWS
-        await cells.zones_of(connection, campaign, claim.segments)
+        await segments.read(connection, campaign, claim.segments)
         await views.pending(connection, "north", campaign_id, device_timeout=600, tokens=ROWS)
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
         await campaigns.lock(connection, "north", campaign_id)

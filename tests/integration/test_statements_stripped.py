@@ -74,7 +74,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "brakes.lift": {2: "halt"},
     "brakes.lifted_by": {2: "halt"},
     "policies.put_in_force": {4: None},
-    "cells.zones_of": {3: [3]},
+    "segments.described": {3: [3]},
     "standing.all_due": {3: [3]},
     "retries.again": {3: ["failed"]},
     "placing_progress.surveyed": {4: None},

@@ -10,7 +10,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.placing import is_zoned
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
-from rollwave.store import cells
+from rollwave.store import cells, segments
 from rollwave.store.database import Connection
 from rollwave.store.standing import ClosedSegment
 
@@ -39,17 +39,17 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
     return found
 
 
-async def closed_among(connection: Connection, locked: CampaignUnderPolicy, segments: Collection[int]) -> set[int]:
-    """Those of these ``segments`` whose devices may not be sent to now. ``NOT_PLACED`` is one of them."""
+async def closed_among(connection: Connection, locked: CampaignUnderPolicy, numbers: Collection[int]) -> set[int]:
+    """Those segments of these ``numbers`` whose devices may not be sent to now. ``NOT_PLACED`` is one of them."""
     document, now = locked.policy.document, locked.row.read_at
     if document is None:
         return set()
     closed = {NOT_PLACED, *locked.row.quarantined}
-    if not _only_quarantine_closes(document, now) and (asked := set(segments) - closed):
-        zones = await cells.zones_of(connection, locked.row, asked)
-        open_ = {number for number, zone in zones.items() if _is_open(time_gates.window(document, zone, now))}
+    if not _only_quarantine_closes(document, now) and (asked := set(numbers) - closed):
+        found = await segments.described(connection, locked.row, asked)
+        open_ = {number for number, each in found.items() if _is_open(time_gates.window(document, each.time_zone, now))}
         closed |= asked - open_
-    return closed & set(segments)
+    return closed & set(numbers)
 
 
 def _only_quarantine_closes(document: PolicyDocument, now: datetime) -> bool:

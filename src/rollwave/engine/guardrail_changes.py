@@ -19,6 +19,7 @@ from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import Group
 from rollwave.store.segment_quarantine import SegmentChanges
+from rollwave.store.segments import read as read_segments
 
 
 async def begin_paused_anew(connection: Connection, campaign: Campaign) -> None:
@@ -56,7 +57,8 @@ async def keep_quarantine(connection: Connection, campaign: Campaign, changes: S
         return
     quarantined = await segment_quarantine.under_quarantine(connection, campaign)
     entered = {number for _, number in changes.moved}
-    labels = await store.labels_of(connection, campaign, {*changes.new, *entered})
+    described = await read_segments(connection, campaign, {*changes.new, *entered})
+    labels = {number: each.labels for number, each in described.items()}
     new = {number: labels[number] for number in changes.new}
     found = carried(new, changes.moved, labels, quarantined)
     await _put(connection, campaign, found)

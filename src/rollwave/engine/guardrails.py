@@ -20,7 +20,7 @@ from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.trials import prefixes
 from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
-from rollwave.store import events, segment_quarantine
+from rollwave.store import events, segment_quarantine, segments
 from rollwave.store import guardrails as store
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
@@ -255,7 +255,8 @@ class _Groups:
     ) -> _Groups:
         if not places or all(each.scope is not Scope.SEGMENT for each in rules):
             return cls({})
-        return cls(await store.labels_of(connection, campaign, {each.segment for each in places}))
+        found = await segments.described(connection, campaign, {each.segment for each in places})
+        return cls({number: each.labels for number, each in found.items()})
 
     def find(self, rule: GuardrailRule, place: Place | None) -> Group | None:
         """The group of a device. None: the guardrail does not count the device, which has no place, or not its last."""

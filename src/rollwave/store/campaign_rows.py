@@ -49,6 +49,8 @@ class Campaign:
     retry_delay_max: float | None
     policy_revision: int | None
     """The revision of the policy document in force. None: the campaign follows the columns above."""
+    policy_version: str | None
+    """Tells that revision's row from every other one, of other databases too. None: there is no such row."""
     document: PolicyDocument | None
     """That document. None: there is none, or it cannot be read."""
     document_fault: str | None
@@ -197,6 +199,7 @@ def campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
         retry_delay=row["retry_delay"],
         retry_delay_max=row["retry_delay_max"],
         policy_revision=row["policy_revision"],
+        policy_version=row["row_version"],
         document=in_force.document,
         document_fault=in_force.fault,
         own_times=policies.stored_times(row),

@@ -7,7 +7,7 @@ transactions wait for each other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rollwave.domain.execution import Cell, ExecutionStatus, Place
@@ -132,9 +132,3 @@ async def segments(connection: Connection, campaign: Campaign) -> list[Segment]:
     """All segments by number."""
     rows = await connection.fetch(_sql["segments"], campaign.tenant_id, campaign.id)
     return [Segment(*row) for row in rows]
-
-
-async def zones_of(connection: Connection, campaign: Campaign, segments: Collection[int]) -> dict[int, str | None]:
-    """The time zones of segments, by number, without those that the campaign does not have."""
-    rows = await connection.fetch(_sql["zones_of"], campaign.tenant_id, campaign.id, list(segments))
-    return {row["number"]: row["time_zone"] for row in rows}

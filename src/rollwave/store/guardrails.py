@@ -6,7 +6,7 @@ A test is found by its guardrail's name and its group of devices. ``domain.polic
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
@@ -95,14 +95,6 @@ class Counted:
 def labels_text(labels: Mapping[str, object]) -> str:
     """The labels of a group as they are compared: equal labels give equal texts."""
     return json.dumps(labels, sort_keys=True)
-
-
-async def labels_of(
-    connection: Connection, campaign: Campaign, segments: Iterable[int]
-) -> dict[int, dict[str, object]]:
-    """The labels of segments, by their numbers."""
-    rows = await connection.fetch(_sql["labels"], campaign.tenant_id, campaign.id, sorted(segments))
-    return {row["number"]: json.loads(row["labels"]) for row in rows}
 
 
 async def find(connection: Connection, campaign: Campaign, wanted: Sequence[Wanted]) -> dict[Group, Test]:

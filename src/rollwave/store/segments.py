@@ -1,10 +1,13 @@
-"""Reads the segments of a campaign under a policy document, with their devices by state."""
+"""Reads the segments of a campaign under a policy document: what they are, and their devices by state."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from rollwave.domain.policy.quarantined import QuarantinedSegment
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.campaigns import missing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document, moment
@@ -12,6 +15,44 @@ from rollwave.store.page import Page
 from rollwave.store.queries import load
 
 _sql = load("segments")
+
+MAX_KEPT = 20_000
+"""Maximum number of segments that a process keeps, so that a claim need not read them again."""
+
+
+class Segment(NamedTuple):
+    """What its devices have in common. ``time_zone``: as their label has it; None: no window asks for it."""
+
+    labels: Mapping[str, object]
+    time_zone: str | None
+
+
+_kept: dict[tuple[str, int, str | None, int], Segment] = {}
+
+
+async def described(connection: Connection, campaign: Campaign, numbers: Collection[int]) -> dict[int, Segment]:
+    """These segments of a campaign, by number. Left out: those that it does not have.
+
+    A segment stays the same while the campaign follows one revision of its policy, so each is read once for it. Placing
+    devices by another revision may change its time zone, so none is kept before all are placed.
+    """
+    if campaign.being_targeted or campaign.must_be_placed:
+        return await read(connection, campaign, numbers)
+    key = campaign.tenant_id, campaign.id, campaign.policy_version
+    found = {number: kept for number in numbers if (kept := _kept.get((*key, number))) is not None}
+    if len(found) < len(numbers):
+        new = await read(connection, campaign, [number for number in numbers if number not in found])
+        found |= new
+        _kept.update({(*key, number): each for number, each in new.items()})
+        while len(_kept) > MAX_KEPT:
+            del _kept[next(iter(_kept))]  # the oldest one; it is read again if it is needed
+    return found
+
+
+async def read(connection: Connection, campaign: Campaign, numbers: Collection[int]) -> dict[int, Segment]:
+    """As :func:`described`, also of segments that this transaction has made or changed."""
+    rows = await connection.fetch(_sql["described"], campaign.tenant_id, campaign.id, list(numbers))
+    return {row["number"]: Segment(json.loads(row["labels"]), row["time_zone"]) for row in rows}
 
 
 async def page(pool: Pool, tenant_id: str, campaign_id: int, *, limit: int, after: int = 0) -> Page:

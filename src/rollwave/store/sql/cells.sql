@@ -131,13 +131,3 @@ SELECT number, time_zone, quarantined_at IS NOT NULL AS quarantined
 FROM ota_campaign_segments
 WHERE tenant_id = $1 AND campaign_id = $2
 ORDER BY number;
-
--- name: zones_of
--- The time zones of these segments ($3).
-SELECT s.number, s.time_zone
-FROM unnest($3::int[]) AS asked (number)
-CROSS JOIN LATERAL (
-    SELECT number, time_zone FROM ota_campaign_segments
-    WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN asked.number AND asked.number
-    ORDER BY number LIMIT 1
-) AS s;

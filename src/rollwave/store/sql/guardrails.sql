@@ -1,11 +1,6 @@
 -- The tests of guardrails, and their buckets. All of these statements need the campaign's lock, but page. Rows are found by key
 -- through LATERAL with a LIMIT, and updated by arrays of keys: a join could read all tests of the campaign for each row.
 
--- name: labels
--- The labels of segments.
-SELECT number, labels::text AS labels FROM ota_campaign_segments
-WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);
-
 -- name: find
 -- Tests by guardrail ($3), wave ($4) and the key of their labels ($5), with their buckets from the one that has dispatch number $6 on: all of
 -- them if $8, or if fewer than $9 devices have finished (then from the first one); otherwise up to number $7. before_…: the sums

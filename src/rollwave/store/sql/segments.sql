@@ -21,3 +21,13 @@ SELECT number, labels::text AS labels, quarantined_because
 FROM ota_campaign_segments
 WHERE tenant_id = $1 AND campaign_id = $2::bigint AND quarantined_at IS NOT NULL AND number = COALESCE($3::int, number)
 ORDER BY number LIMIT $4;
+
+-- name: described
+-- The labels and time zones of these segments ($3). Looked up as cells.sql says.
+SELECT s.number, s.labels::text AS labels, s.time_zone
+FROM unnest($3::int[]) AS asked (number)
+CROSS JOIN LATERAL (
+    SELECT number, labels, time_zone FROM ota_campaign_segments
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN asked.number AND asked.number
+    ORDER BY number LIMIT 1
+) AS s;
