@@ -142,16 +142,16 @@ async def dispatched_and_ended(pool: Pool, campaign_id: CampaignId) -> None:
         await standing.note(connection, campaign, closed, seen_ago=1, suspended=0)
         rooms = await cells.next_rooms(connection, campaign, up_to_wave=0, zones=["UTC", None], devices=ROWS)
         claim = await claimed(connection, campaign, rooms, fresh=ROWS)
-        assert len(claim.commands) == len(claim.dispatched) == ROWS
+        assert len(claim.commands) == len(tuple(claim.dispatched)) == ROWS
         await segments.read(connection, campaign, claim.segments)
         await views.pending(connection, "north", campaign_id, device_timeout=600, tokens=ROWS)
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
         await campaigns.lock(connection, "north", campaign_id)
-        ended = [cells.EndedDevice(campaign_id, each, ExecutionStatus.FAILED) for each in claim.dispatched]
+        ended = [cells.EndedDevice(campaign_id, each, ExecutionStatus.FAILED) for each in tuple(claim.dispatched)]
         await cells.end(connection, "north", ended)
-        again = [Retried(DeviceId(""), 1, each.segment, each.wave) for each in claim.dispatched]
+        again = [Retried(DeviceId(""), 1, each.segment, each.wave) for each in tuple(claim.dispatched)]
         await retries.move_cells(connection, "north", campaign_id, again)
-        await cells.skip(connection, "north", campaign_id, sorted(skipped(claim.dispatched)))
+        await cells.skip(connection, "north", campaign_id, sorted(skipped(tuple(claim.dispatched))))
         assert await connection.fetchval("SELECT sum(in_flight) FROM ota_campaign_cells") == 0
     async with tenant_transaction(pool, "north", queues=True) as connection:
         campaign = await campaigns.lock(connection, "north", campaign_id)

@@ -20,7 +20,7 @@ from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, und
 from rollwave.engine.queue_facts import read_queue
 from rollwave.engine.timing import steps_of
 from rollwave.settings import Settings
-from rollwave.store import campaigns, cells, counters, listeners, segments, views
+from rollwave.store import campaigns, cells, counters, segments, views
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document
 from rollwave.store.views import MOST_COUNTED, Pending
@@ -205,7 +205,7 @@ def _device_timeout(campaign: CampaignUnderPolicy) -> float:
 
 async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings: Settings) -> Facts:
     document, in_flight = campaign.policy.document, 0
-    heard = await listeners.heard(connection, settings.listener_slots, documents=document is not None)
+    heard = campaign.row.heard(settings.listener_slots)
     if document is None and campaign.policy.max_in_flight is not None:
         in_flight = await counters.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
     steps = steps_of(settings.tick_interval)

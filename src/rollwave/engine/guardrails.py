@@ -24,7 +24,6 @@ from rollwave.store import events, segment_quarantine, segments
 from rollwave.store import guardrails as store
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.executions import Claim
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, Test, Wanted
 
 
@@ -36,10 +35,13 @@ class Tripped:
     trip: Trip
 
 
-async def drawn(connection: Connection, campaign: Campaign, claim: Claim) -> None:
-    """Number devices that are sent their first command, for the guardrails that judge devices in that order."""
+async def drawn(connection: Connection, campaign: Campaign, dispatched: Iterable[Place]) -> None:
+    """Number devices that are sent their first command, for the guardrails that judge devices in that order.
+
+    ``dispatched``: the places of those of a claim. They have dispatch numbers.
+    """
     rules = {each.name: each for each in rules_of(campaign) if each.method is Method.SEQUENTIAL}
-    if not rules or not (places := claim.dispatched):
+    if not rules or not (places := list(dispatched)):
         return
     groups = await _Groups.of(connection, campaign, rules.values(), places)
     numbers: dict[Group, list[int]] = defaultdict(list)

@@ -110,8 +110,18 @@ class Campaign:
     """The numbers of the segments under quarantine, in order."""
     unsplit: Mapping[Cell, int]
     """Devices in the queue of the waves so far, in the segment of devices without labels, the lowest wave first."""
+    heard_slots: frozenset[int]
+    """The listener slots whose reports are received; see :meth:`heard`."""
     deadlines_in: float
     """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
+
+    def heard(self, slots: int) -> bool:
+        """Whether reports are received, so that commands may be sent: every slot is subscribed, or was a moment ago.
+
+        False while a listener is about to subscribe: a report that a device sends immediately might be lost. Under a
+        policy document, also while a slot has a listener of an earlier version, which would judge by flat columns.
+        """
+        return self.heard_slots >= set(range(slots))
 
     @property
     def survey(self) -> Survey | None:
@@ -236,6 +246,7 @@ def campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
         document_waves=row["document_waves"],
         quarantined=tuple(row["quarantined"]),
         unsplit={Cell(wave, segment): devices for wave, segment, devices in json.loads(row["unsplit"] or "[]")},
+        heard_slots=frozenset(row["heard_slots"]),
         deadlines_in=row["deadlines_in"] or 0.0,
     )
 

@@ -11,6 +11,7 @@ from rollwave.errors import Conflict, NotFound
 from rollwave.store import campaign_rows, events, policies
 from rollwave.store.campaign_rows import Campaign, CampaignCounters
 from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.listeners import TAKEOVER_SECONDS
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
@@ -29,7 +30,7 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
+    row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id, TAKEOVER_SECONDS)
     if row is None:
         raise missing(campaign_id)
     return campaign_rows.campaign(row, await policies.in_force(connection, row))

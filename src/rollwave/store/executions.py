@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,10 +52,10 @@ class Claim:
     placed: Sequence[asyncpg.Record] = ()
 
     @property
-    def dispatched(self) -> tuple[Place, ...]:
-        """The places of devices that get their first command, under a policy document. Made only where a rule asks."""
+    def dispatched(self) -> Iterator[Place]:
+        """The places of devices that get their first command, under a policy document. Made only for rules that ask."""
         places = (Place.read(*columns) for _, _, _, *columns in self.placed)
-        return tuple(each for each in places if each is not None)
+        return (each for each in places if each is not None)
 
     @property
     def any(self) -> bool:

@@ -125,23 +125,10 @@ async def listening(connection: Connection, slots: int) -> Listening | None:
     return Listening(row["without_gap"], row["subscribed"]) if row else None
 
 
-async def heard(connection: Connection, slots: int, *, documents: bool = False) -> bool:
-    """Whether reports are received, so that commands may be sent: every slot is subscribed, or was a moment ago.
-
-    False while a listener is about to subscribe: a report that a device sends immediately might be lost.
-
-    Args:
-        documents: the reports are of a campaign under a policy document. A listener of an earlier version would judge
-            them by flat columns, so while a slot has one, this is False.
-    """
-    listened_to: bool = await connection.fetchval(_sql["heard"], slots, TAKEOVER_SECONDS, documents)
-    return listened_to
-
-
 async def unheard_for(pool: Pool, slots: int) -> float | None:
-    """Seconds since every slot was last subscribed; infinite: never. None: commands may be sent now (``heard``)."""
+    """Seconds since every slot was last subscribed; infinite: never. None: commands may be sent now."""
     async with system_transaction(pool) as connection:
-        if await heard(connection, slots):
+        if await connection.fetchval(_sql["heard"], slots, TAKEOVER_SECONDS):
             return None
         seconds: float = await connection.fetchval(_sql["unheard_for"], slots)
     return seconds

@@ -25,7 +25,7 @@ from rollwave.engine.queue_facts import read_head, read_queue
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import cells, counters, executions, listeners
+from rollwave.store import cells, counters, executions
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, ClaimQueue, Times
@@ -78,7 +78,7 @@ class Claims:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
                 claim, again = await self._take(connection, locked, admission, command.body)
-                await guardrails.drawn(connection, campaign, claim)
+                await guardrails.drawn(connection, campaign, claim.dispatched)
                 retry_in = 0.0 if claim.any or again else await self._retry_in(connection, campaign, admission)
                 times = _times(locked.policy, campaign)
                 batch = Batch(
@@ -95,11 +95,10 @@ class Claims:
         return batch
 
     async def _ask(self, connection: Connection, locked: CampaignUnderPolicy, facts: Facts) -> Facts:
-        """Read whether listeners are subscribed, and the queue, if the row allows sending."""
-        policy, campaign, slots = locked.policy, locked.row, self._settings.listener_slots
-        documents = policy.document is not None
-        heard = await listeners.heard(connection, slots, documents=documents)
-        self._note(gates.listener(replace(facts, heard=heard), documents=documents))
+        """Note whether listeners are subscribed, and read the queue, if the row allows sending."""
+        policy, campaign = locked.policy, locked.row
+        heard = campaign.heard(self._settings.listener_slots)
+        self._note(gates.listener(replace(facts, heard=heard), documents=policy.document is not None))
         if heard and policy.document is not None and facts.unreadable is None:
             if policy.document.budgets:
                 await budgets.return_owed(connection, campaign)

@@ -10,7 +10,7 @@ from rollwave.domain.policy.admission import Admission, admit
 from rollwave.engine.closed_segments import closed_among
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, under_policy
 from rollwave.settings import Settings
-from rollwave.store import campaigns, listeners
+from rollwave.store import campaigns
 from rollwave.store.database import Connection
 from rollwave.store.outage import is_outage
 
@@ -58,8 +58,7 @@ async def _read(
 ) -> tuple[Admission, CampaignUnderPolicy]:
     row = await campaigns.get(connection, tenant_id, campaign_id)
     campaign = under_policy(row, settings)
-    documents = campaign.policy.document is not None
-    heard = await listeners.heard(connection, settings.listener_slots, documents=documents)
+    heard = row.heard(settings.listener_slots)
     return admit(campaign.policy, campaign.facts(settings, heard=heard)), campaign
 
 

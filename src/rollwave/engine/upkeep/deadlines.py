@@ -84,9 +84,8 @@ async def note_activity(connection: Connection, locked: CampaignUnderPolicy, set
     so that every device has at least this time to report.
     """
     campaign, policy, number = locked.row, locked.policy, settings.listener_slots
-    heard = await listeners.heard(connection, number, documents=policy.document is not None)
     listening = await listeners.listening(connection, number)
-    active = heard and not _suspends(locked, settings)
+    active = campaign.heard(number) and not _suspends(locked, settings)
     heard_for = listening.without_gap if listening else 0.0
     change = campaign.activity.change(active=active, heard_for=heard_for, tick=settings.tick_interval)
     gives_time = bool(campaign.stopped_by) or policy.document is not None

@@ -10,7 +10,9 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UP
 -- name: get
 -- One campaign with its firmware and its waves, which are numbered from 0 without a gap; under a policy document, also with what its
 -- waves are about, the numbers of the segments under quarantine, and the devices in the queue of each wave so far in the segment without
--- labels, which has all devices if the policy mentions no label. If in_own_database is false, the
+-- labels, which has all devices if the policy mentions no label. heard_slots: the listener slots that are subscribed now, or were within the
+-- last $3 seconds and no listener has begun to subscribe since (listeners.heard). Under a policy document, each beat was of a listener
+-- that knows documents: one of an earlier version leaves documents_at as it was. If in_own_database is false, the
 -- installation belongs to another database, and nothing may be sent. row_version changes whenever the row of the policy's
 -- revision is written, and tells rows of different databases apart; NULL: there is no such row.
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
@@ -49,6 +51,11 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
             WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= c.wave AND l.waiting > l.held
               AND l.segment = (SELECT s.number FROM ota_campaign_segments s
                                WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = '{}'))::text END AS unsplit,
+       ARRAY(SELECT l.slot FROM rollwave_listener_slots l
+             WHERE (l.subscribed_at IS NOT NULL OR l.alive_at >= l.coming_at)
+               AND l.alive_at BETWEEN statement_timestamp() - make_interval(secs => $3)
+                                  AND statement_timestamp() + make_interval(secs => $3)
+               AND (c.policy_revision IS NULL OR l.documents_at >= l.alive_at)) AS heard_slots,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8 AS reconciled_age,

@@ -14,13 +14,12 @@ RETURNING topic_filter;
 
 -- name: heard
 -- Whether each of $1 slots is subscribed now, or was within the last $2 seconds and no listener has begun to subscribe
--- since. A time further in the future was written before the database's clock was set back, and does not count. $3: each beat
--- was of a listener that knows policy documents; one of an earlier version leaves documents_at as it was.
+-- since. A time further in the future was written before the database's clock was set back, and does not count. The same for one campaign
+-- is read with its row (campaigns.get).
 SELECT count(*) = $1::int FROM rollwave_listener_slots
 WHERE slot < $1::int AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
   AND alive_at BETWEEN statement_timestamp() - make_interval(secs => $2)
-                   AND statement_timestamp() + make_interval(secs => $2)
-  AND (NOT $3 OR documents_at >= alive_at);
+                   AND statement_timestamp() + make_interval(secs => $2);
 
 -- name: unheard_for
 SELECT CASE WHEN count(*) < $1::int OR min(alive_at) = '-infinity' THEN 'infinity'::float8
