@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.execution import WAVE_BITS
+from rollwave.domain.execution import WAVE_BITS, Cell
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.located import Located
 from rollwave.domain.policy.document.problems import validate
@@ -24,7 +24,7 @@ from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import InvalidInput
 from rollwave.settings import Settings
-from rollwave.store import counters
+from rollwave.store import campaigns, counters, segments
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
 from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
@@ -185,15 +185,35 @@ async def test_an_edit_gives_segments_that_stay_their_time_zone(host: Connection
     rules = [{"name": "zones", "scope": "segment", "per": ["time_zone"], "action": "quarantine"}]
     night = {"kind": "allow", "cron": "0 2 * * *", "duration": "2h", "time_zone": "device"}
     campaign = await create(host, pool, {"guardrails": rules})
-    for schedule, zones in (({"windows": [night]}, [None, "Asia/Tokyo"]), ({}, [None, None])):
+
+    async def described() -> dict[str, str | None]:
+        """The time zones that a process knows of the segments, by their label."""
+        async with tenant_transaction(pool, TENANT) as connection:
+            row = await campaigns.get(connection, TENANT, campaign)
+            found = await segments.described(connection, row, [1, 2, 3])
+        return {str(each.labels["time_zone"]): each.time_zone for each in found.values()}
+
+    assert await described() == {"None": None, "Asia/Tokyo": None}
+    for schedule, zone in (({"windows": [night]}, "Asia/Tokyo"), ({}, None)):
         edit = Edit(json.dumps({"guardrails": rules, "schedule": schedule}).encode(), Format.JSON)
         await policies.edit_policy(pool, Settings(), TENANT, campaign, edit, actor="test")
+        await described()  # before the devices are placed: nothing of that may be kept
         await place(pool, campaign)
         rows = await host.fetch(
             "SELECT time_zone FROM ota_campaign_segments WHERE campaign_id = $1 ORDER BY labels->>'time_zone' DESC",
             campaign,
         )
-        assert [row["time_zone"] for row in rows] == zones
+        assert [row["time_zone"] for row in rows] == [None, zone]
+        assert await described() == {"None": None, "Asia/Tokyo": zone}
+
+
+async def test_the_queue_of_devices_without_labels_is_read_with_the_campaign(host: Connection, pool: Pool) -> None:
+    waves = {"waves": [{"name": "first", "size": 3}, {"name": "rest"}]}
+    racks = {"guardrails": [{"name": "racks", "scope": "segment", "per": ["rack"], "action": "quarantine"}]}
+    for document, unsplit in ((waves, {Cell(0, 1): 3}), ({}, {Cell(0, 1): len(LABELS)}), (waves | racks, {})):
+        campaign = await create(host, pool, document)
+        async with tenant_transaction(pool, TENANT) as connection:
+            assert (await campaigns.get(connection, TENANT, campaign)).unsplit == unsplit
 
 
 async def test_labels_that_make_too_many_segments_are_refused_with_their_number(
