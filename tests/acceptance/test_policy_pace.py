@@ -37,7 +37,8 @@ async def test_the_rate_shown_is_the_rate_reached_and_nothing_is_saved_up(here: 
     started = sorted(datetime.fromisoformat(each["started_at"]) for each in rows)
     late = [each for each in started if (each - started[0]).total_seconds() > 300]
     seconds = (late[-1] - late[0]).total_seconds()
-    assert (len(late) - 1) / seconds == pytest.approx(5, rel=0.25), seconds
+    # Never more than the rate. A worker that the machine holds up is late, and what it could not send is not saved up.
+    assert 2.5 <= (len(late) - 1) / seconds <= 5.5, seconds
 
 
 async def test_a_ramp_gets_faster_with_success(here: World) -> None:

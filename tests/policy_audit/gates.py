@@ -39,7 +39,10 @@ class Gates:
         same = before.revision == campaign.revision
         if same and before.being_placed and campaign.being_placed:
             yield f"wave {number} was passed while devices were being placed"
-        started = "running" in {each["event"] for each in campaign.events_since(before)}
+        # Other SQL starts a campaign without an event.
+        started = campaign.row["status"] != "PAUSED" or "running" in {
+            each["event"] for each in campaign.events_since(before)
+        }
         if before.row["status"] == "PAUSED" and not started:
             yield f"wave {number} was passed while the campaign was paused"
         yield from over(campaign, before, number)

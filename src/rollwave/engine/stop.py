@@ -12,9 +12,9 @@ from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.policy.document.model import TripAction
+from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.domain.policy.guardrail import Trial, Trip
-from rollwave.domain.policy.rules import Guardrail
+from rollwave.domain.policy.words import TripAction
 from rollwave.engine import guardrails
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import TURN_SECONDS
