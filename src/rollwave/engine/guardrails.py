@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollwave.domain.events import ENGINE
-from rollwave.domain.execution import Place
+from rollwave.domain.execution import Cell, Place
 from rollwave.domain.policy import guardrail, trials
 from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope, TripAction
-from rollwave.domain.policy.ended_devices import EndedDevices, by_place
-from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
+from rollwave.domain.policy.ended_devices import EndedDevices, EndedInCampaign
+from rollwave.domain.policy.guardrail import Numbers, Trip
 from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.trials import prefixes
 from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
@@ -43,7 +43,7 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
     rules = {each.name: each for each in rules_of(campaign) if each.method is Method.SEQUENTIAL}
     if not rules or not places:
         return
-    groups = await _Groups.of(connection, campaign, rules.values(), places)
+    groups = await _Groups.of(connection, campaign, rules.values(), {each.segment for each in places})
     numbers: dict[Group, list[int]] = defaultdict(list)
     for rule in rules.values():
         for place in places:
@@ -61,20 +61,20 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
     await store.draw(connection, campaign, changed)
 
 
-async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence[Trial]) -> list[Tripped]:
+async def ended(connection: Connection, campaign: Campaign, devices: EndedInCampaign) -> list[Tripped]:
     """Count devices that are ``SUCCESS`` or ``FAILED`` for good now, and judge the tests whose numbers changed.
 
     Returns those that trip. Whoever acts on them records them with :func:`record`.
     """
     rules = {each.name: each for each in rules_of(campaign)}
-    places = [each.place for each in of_devices if each.place is not None]
-    groups = await _Groups.of(connection, campaign, rules.values(), places)
+    segments = {each.cell.segment for each in devices.places if each.cell is not None}
+    groups = await _Groups.of(connection, campaign, rules.values(), segments)
     changes: dict[Group, EndedDevices] = defaultdict(EndedDevices)
-    for cell in by_place(of_devices):
+    for at_place in devices.places:
         for rule in rules.values():
-            others = cell.counted(rule)
-            if (cell.successes or others) and (group := groups.find(rule, cell.place)) is not None:
-                changes[group].add(cell, others)
+            others = at_place.counted(rule)
+            if (at_place.successes or others) and (group := groups.find(rule, at_place.cell)) is not None:
+                changes[group].add(at_place, others)
     if not changes:
         return []
     wanted = {group: _wanted(rules[group.guardrail], group, change) for group, change in changes.items()}
@@ -253,13 +253,13 @@ class _Groups:
 
     @classmethod
     async def of(
-        cls, connection: Connection, campaign: Campaign, rules: Iterable[GuardrailRule], places: Sequence[Place]
+        cls, connection: Connection, campaign: Campaign, rules: Iterable[GuardrailRule], segments: Collection[int]
     ) -> _Groups:
-        if not places or all(each.scope is not Scope.SEGMENT for each in rules):
+        if not segments or all(each.scope is not Scope.SEGMENT for each in rules):
             return cls({})
-        return cls(await store.labels_of(connection, campaign, {each.segment for each in places}))
+        return cls(await store.labels_of(connection, campaign, segments))
 
-    def find(self, rule: GuardrailRule, place: Place | None) -> Group | None:
+    def find(self, rule: GuardrailRule, place: Place | Cell | None) -> Group | None:
         """The group of a device. None: the guardrail does not count the device, which has no place, or not its last."""
         if rule.scope is Scope.CAMPAIGN:
             return Group(rule.name)
@@ -270,7 +270,7 @@ class _Groups:
             self._known[key] = self._make(rule, place)
         return self._known[key]
 
-    def _make(self, rule: GuardrailRule, place: Place) -> Group | None:
+    def _make(self, rule: GuardrailRule, place: Place | Cell) -> Group | None:
         if rule.scope is Scope.WAVE:
             return Group(rule.name, wave=place.wave)
         labels = self._labels.get(place.segment)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,8 @@ from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import TripAction
-from rollwave.domain.policy.guardrail import Trial, Trip
+from rollwave.domain.policy.ended_devices import EndedInCampaign
+from rollwave.domain.policy.guardrail import Trip
 from rollwave.domain.policy.rules import Guardrail
 from rollwave.engine import guardrails
 from rollwave.engine.failpoints import Failpoint, reach
@@ -97,12 +97,12 @@ async def judge(
     tenant_id: str,
     counters: CampaignCounters,
     *,
-    trials: Sequence[Trial] | None = None,
+    ended: EndedInCampaign | None = None,
     at_gate: bool = False,
 ) -> Stopped | None:
     """Stop the campaign in this transaction if its guardrail trips or cannot be read. None: it continues.
 
-    ``trials``: the devices that this transaction has ended, which the guardrails of a policy document count. None: no
+    ``ended``: the devices that this transaction has ended, which the guardrails of a policy document count. None: no
     device ended, and all guardrails are judged on their numbers. A campaign with flat columns is judged by its
     counters; while these are still a host's, it is not judged, but when it is adopted.
     """
@@ -110,7 +110,7 @@ async def judge(
         return None
     if counters.policy_revision is not None:
         campaign = await campaigns.get(connection, tenant_id, counters.campaign_id)
-        return await _judge_document(connection, campaign, counters, trials, at_gate=at_gate)
+        return await _judge_document(connection, campaign, counters, ended, at_gate=at_gate)
     try:
         guardrail = Guardrail.read(counters.threshold, counters.min_completed)
     except UnreadableRow as error:
@@ -133,7 +133,7 @@ async def _judge_document(
     connection: Connection,
     campaign: Campaign,
     counters: CampaignCounters,
-    trials: Sequence[Trial] | None,
+    ended: EndedInCampaign | None,
     *,
     at_gate: bool,
 ) -> Stopped | None:
@@ -141,10 +141,10 @@ async def _judge_document(
     if campaign.document is None:
         reason = campaign.document_fault or "the policy document cannot be read"
         return await hold(connection, campaign.tenant_id, counters, reason)
-    if trials is None:
+    if ended is None:
         tripped = await guardrails.judge_all(connection, campaign, at_gate=at_gate)
     else:
-        tripped = await guardrails.ended(connection, campaign, trials)
+        tripped = await guardrails.ended(connection, campaign, ended)
     if not tripped:
         return None
     for each in tripped:
