@@ -22,7 +22,7 @@ from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
 from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store
-from rollwave.store.campaign_rows import Campaign
+from rollwave.store.campaign_rows import AnyCampaign, Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, Test, Wanted
 
@@ -61,7 +61,7 @@ async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Pla
     await store.draw(connection, campaign, changed)
 
 
-async def ended(connection: Connection, campaign: Campaign, devices: EndedInCampaign) -> list[Tripped]:
+async def ended(connection: Connection, campaign: AnyCampaign, devices: EndedInCampaign) -> list[Tripped]:
     """Count devices that are ``SUCCESS`` or ``FAILED`` for good now, and judge the tests whose numbers changed.
 
     Returns those that trip. Whoever acts on them records them with :func:`record`.
@@ -98,7 +98,7 @@ def _wanted(rule: GuardrailRule, group: Group, change: EndedDevices) -> Wanted:
 
 async def _begin(
     connection: Connection,
-    campaign: Campaign,
+    campaign: AnyCampaign,
     groups: Sequence[Group],
     rules: Mapping[str, GuardrailRule],
     ended: Mapping[Group, EndedDevices] | None = None,
@@ -139,7 +139,7 @@ def _count(rule: GuardrailRule, test: Test, change: EndedDevices) -> Counted:
     return Counted(test, max(finished, test.failed + failed - test.finished), failed)
 
 
-def _judge(campaign: Campaign, rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
+def _judge(campaign: AnyCampaign, rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
     """Judge a test after its numbers changed. A success can trip it only if it reaches the minimum of finished ones."""
     test = counted.test
     finished, failed = test.finished + counted.finished, test.failed + counted.failed
@@ -239,7 +239,7 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
         await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
 
 
-def rules_of(campaign: Campaign) -> tuple[GuardrailRule, ...]:
+def rules_of(campaign: AnyCampaign) -> tuple[GuardrailRule, ...]:
     """The guardrails of a campaign's document. None, if it has no document that can be read."""
     return () if campaign.document is None else guardrail.rules_of(campaign.document)
 
@@ -253,7 +253,11 @@ class _Groups:
 
     @classmethod
     async def of(
-        cls, connection: Connection, campaign: Campaign, rules: Iterable[GuardrailRule], segments: Collection[int]
+        cls,
+        connection: Connection,
+        campaign: AnyCampaign,
+        rules: Iterable[GuardrailRule],
+        segments: Collection[int],
     ) -> _Groups:
         if not segments or all(each.scope is not Scope.SEGMENT for each in rules):
             return cls({})
@@ -279,7 +283,7 @@ class _Groups:
         return Group.of_segment(rule, labels)
 
 
-def _of_group(trip: Trip, group: Group, campaign: Campaign) -> Trip:
+def _of_group(trip: Trip, group: Group, campaign: AnyCampaign) -> Trip:
     labels = None if group.labels == NO_LABELS else json.loads(group.labels)
     if group.wave == NO_WAVE:
         return replace(trip, labels=labels)
