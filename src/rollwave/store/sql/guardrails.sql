@@ -2,9 +2,14 @@
 -- through LATERAL with a LIMIT, and updated by arrays of keys: a join could read all tests of the campaign for each row.
 
 -- name: labels
--- The labels of segments.
-SELECT number, labels::text AS labels FROM ota_campaign_segments
-WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);
+-- The labels of segments. They are looked up as in cells.sql, so that no other index is used, by which all would be read.
+SELECT s.number, s.labels::text AS labels
+FROM unnest($3::int[]) AS asked (number)
+CROSS JOIN LATERAL (
+    SELECT number, labels FROM ota_campaign_segments
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number BETWEEN asked.number AND asked.number
+    ORDER BY number LIMIT 1
+) AS s;
 
 -- name: find
 -- Tests by guardrail ($3), wave ($4) and the key of their labels ($5), with their buckets from the one that has dispatch number $6 on: all of
