@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 LOCK   := $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-header
 
 # Tests mostly wait for what they started: more of them at a time than there are cores.
-JOBS   ?= 3
+JOBS   ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lowest check chaos thousands fuzz bench docs fmt lock clean

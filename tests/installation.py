@@ -43,7 +43,8 @@ async def installed(
     url = f"http://127.0.0.1:{port or free_port()}"
     settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker, "OTA_TICK_INTERVAL": str(tick)}
     async with rollwave_running("serve", "--port", url.rpartition(":")[2], log=log, env=settings) as server:
-        await eventually(lambda: _ready(url), timeout=30, what="rollwave serve is ready")
+        async with httpx2.AsyncClient(base_url=url, timeout=5, trust_env=False) as client:
+            await eventually(lambda: _ready(client), timeout=30, what="rollwave serve is ready")
         made = rollwave("apikey", "create", "--tenant", TENANT, "--role", "operator", env=settings)
         yield Installation(
             database, broker, {"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": made.stdout.strip(), **settings}
@@ -70,8 +71,8 @@ def run_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int,
     return running.wait(30), seen.decode()
 
 
-def _ready(url: str) -> bool:
+async def _ready(client: httpx2.AsyncClient) -> bool:
     try:
-        return httpx2.get(f"{url}/readyz", timeout=5, trust_env=False).is_success
+        return (await client.get("/readyz")).is_success
     except httpx2.TransportError:
         return False

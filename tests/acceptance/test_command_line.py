@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def test_help_is_printed_quickly_and_shows_the_first_commands() -> None:
     # Measured as CPU time (a third of a second), since the machine may be busy.
     assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 2.0
     assert rollwave("--version").stdout.startswith("rollwave ")
+
+
+def test_a_command_of_the_api_reads_neither_the_rules_nor_a_server() -> None:
+    heavy = {"pydantic", "lark", "yaml", "cronsim", "fastapi", "asyncpg", "mqttium"}
+    script = "import sys, rollwave.cli.main, rollwave.client.view; print(*sys.modules)"
+    read = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not heavy & set(read)
 
 
 @pytest.mark.parametrize("words", [["--nope"], ["nope"], ["campaign", "list", "--nope"]], ids=" ".join)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
-from rollwave.domain.policy.gates import GateName
+from rollwave.domain.policy.words import GateName
 from tests.engine import Connection
 
 Json: TypeAlias = dict[str, Any]

@@ -13,7 +13,7 @@ import pytest
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.ids import DeviceId, TenantId
-from rollwave.domain.policy.gates import GateName
+from rollwave.domain.policy.words import GateName
 from rollwave.engine.dispatch.resend import Resender
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.explain import explain_device, waiting_devices

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rollwave.domain.policy.document.text import Format
-from rollwave.domain.policy.gates import GateName
+from rollwave.domain.policy.words import GateName
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import explain, policies

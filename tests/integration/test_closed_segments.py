@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.rules import Guardrail, Policy
+from rollwave.domain.policy.flat_guardrail import Guardrail
+from rollwave.domain.policy.rules import Policy
 from rollwave.domain.retry import RetryPolicy, hold
 from rollwave.engine.dispatch import permission
 from rollwave.engine.upkeep import deadlines, standing

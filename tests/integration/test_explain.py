@@ -12,8 +12,8 @@ import pytest
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.policy.gates import GateName
 from rollwave.domain.policy.waiting import Waiting
+from rollwave.domain.policy.words import GateName
 from rollwave.engine.explain import Explanation, explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
 from rollwave.engine.upkeep.counters import Counters

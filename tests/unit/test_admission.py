@@ -18,9 +18,11 @@ from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.admission import admit, explain, may_go_at
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
-from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave
+from rollwave.domain.policy.flat_guardrail import Guardrail
+from rollwave.domain.policy.gates import Pace, own, tokens_of
+from rollwave.domain.policy.rules import Policy, Wave
 from rollwave.domain.policy.waiting import DueAgain, Waiting, count_waiting
+from rollwave.domain.policy.words import GateName
 from rollwave.domain.retry import RetryPolicy
 
 NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)

@@ -17,11 +17,11 @@ from rollwave.domain.execution import Cell, ExecutionStatus
 from rollwave.domain.policy.admission import Admission, admit, explain, may_go_at
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts, QueueFacts, SegmentGroup, SegmentOfDevice, Used
-from rollwave.domain.policy.gates import GateName, own
+from rollwave.domain.policy.gates import own
 from rollwave.domain.policy.queue import Queue, room_of
 from rollwave.domain.policy.rules import Policy, Wave
 from rollwave.domain.policy.waiting import AgainInSegments, DueAgain, Waiting, count_waiting
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import GateName, WaveState
 from tests.unit.test_admission import BRAKES, FACTS, NOW, POLICY, SENT_TO
 
 ZONES = (None, "UTC", "Asia/Tokyo", "Nowhere/Unknown")

@@ -12,7 +12,8 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave
+from rollwave.domain.policy.flat_guardrail import Guardrail
+from rollwave.domain.policy.rules import Policy, Wave
 from rollwave.domain.retry import RetryPolicy
 
 NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)

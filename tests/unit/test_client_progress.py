@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwave.client.progress import Meter, Snapshot, counts
-from rollwave.domain.policy.rules import Guardrail
+from rollwave.domain.policy.flat_guardrail import Guardrail
 
 
 def snapshot(

@@ -16,8 +16,9 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.admission import admit, explain
 from rollwave.domain.policy.facts import DeviceFacts, Facts
-from rollwave.domain.policy.gates import GateName
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave
+from rollwave.domain.policy.flat_guardrail import Guardrail
+from rollwave.domain.policy.rules import Policy, Wave
+from rollwave.domain.policy.words import GateName
 from rollwave.domain.reports.outcome import Outcome
 from rollwave.domain.retry import RetryPolicy
 from rollwave.settings import Settings

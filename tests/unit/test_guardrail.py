@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.policy.rules import Guardrail
+from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.errors import UnreadableRow
 
 

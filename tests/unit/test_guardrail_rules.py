@@ -14,6 +14,7 @@ from rollwave.domain.policy import guardrail
 from rollwave.domain.policy.document.model import GuardrailRule, PolicyDocument
 from rollwave.domain.policy.guardrail import Failure, Numbers, Trial
 from rollwave.domain.policy.sequential import Prefix
+from rollwave.domain.policy.words import group_text
 from rollwave.domain.retry import Reason
 
 
@@ -166,6 +167,6 @@ def test_a_trip_names_the_gate_at_which_it_was_judged_and_its_wave() -> None:
 
 
 def test_groups_have_names() -> None:
-    assert guardrail.group_text(None) == ""
-    assert guardrail.group_text({"site": "north", "hardware_revision": None}) == "no hardware_revision, site=north"
+    assert group_text(None) == ""
+    assert group_text({"site": "north", "hardware_revision": None}) == "no hardware_revision, site=north"
     assert Fraction(1, 10) == rule().threshold.fraction

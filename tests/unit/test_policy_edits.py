@@ -14,9 +14,10 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import parse, parse_data
 from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.edits import check_edit
+from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.presets import PRESETS, preset
-from rollwave.domain.policy.rules import Guardrail, Policy
+from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.windows import Span
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import Conflict

@@ -17,9 +17,9 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import pace
 from rollwave.domain.policy.document.model import PaceRule, Ramp
 from rollwave.domain.policy.facts import Facts, PaceClaim, Used
-from rollwave.domain.policy.gates import GateName
 from rollwave.domain.policy.pace import MAX_CLAIMS_KEPT, Rate, Step, ramped, rate_of, step_of
 from rollwave.domain.policy.rules import Wave
+from rollwave.domain.policy.words import GateName
 from rollwave.engine.worker.embedding import WAITED_FOR_SHARE
 from rollwave.errors import UnreadableRow
 

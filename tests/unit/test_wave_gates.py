@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from rollwave.domain.policy.document.model import GateRule
-from rollwave.domain.policy.waves import GateDecision, Soak, WaveCounts, WaveState, judge_gate
+from rollwave.domain.policy.waves import GateDecision, Soak, WaveCounts, judge_gate
+from rollwave.domain.policy.words import WaveState
 
 NOW = datetime(2027, 1, 11, tzinfo=UTC)
 HOUR = timedelta(hours=1)

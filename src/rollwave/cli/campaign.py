@@ -19,9 +19,7 @@ from rollwave.cli.segments import promote, release, segments
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy.gates import GateName
-from rollwave.domain.policy.rules import Strategy
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import GateName, Strategy, WaveState
 
 if TYPE_CHECKING:
     from rollwave.client.api import Api

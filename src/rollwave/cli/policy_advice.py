@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from rollwave.cli.output import complain
-from rollwave.domain.policy.document.schedule import DEVICE_ZONE
+from rollwave.domain.policy.words import DEVICE_ZONE
 
 if TYPE_CHECKING:
     from rollwave.domain.policy.document.model import PolicyDocument

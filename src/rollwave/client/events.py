@@ -21,8 +21,7 @@ from rollwave.domain.events import (
     Unknown,
     WaveOpened,
 )
-from rollwave.domain.policy.guardrail import group_text
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import WaveState, group_text
 from rollwave.domain.policy_events import (
     GuardrailTripped,
     SegmentQuarantined,

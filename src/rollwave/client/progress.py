@@ -11,7 +11,7 @@ from typing import Any
 from rollwave.client.standing import Brake, GuardrailStanding, WaveStanding
 from rollwave.domain.campaign import FINAL, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.rules import Guardrail
+from rollwave.domain.policy.flat_guardrail import Guardrail
 
 
 @dataclass(frozen=True, slots=True)

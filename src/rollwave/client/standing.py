@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rollwave.domain.brakes import BrakeKind
-from rollwave.domain.policy.document.model import TripAction
-from rollwave.domain.policy.guardrail import group_text
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import TripAction, WaveState, group_text
 
 _WAVE_STATES: Mapping[str, str] = {
     WaveState.AWAITING_APPROVAL: "waits for an approval",

@@ -11,10 +11,11 @@ from rollwave.domain.policy import gates, quarantined, rules
 from rollwave.domain.policy.admission import Admission, admit, explain, may_go_at
 from rollwave.domain.policy.budgets import Choice, caps_of
 from rollwave.domain.policy.facts import DeviceFacts, Facts
-from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.queue import room_of
 from rollwave.domain.policy.waiting import Waiting, count_waiting
+from rollwave.domain.policy.words import GateName
 from rollwave.engine import budgets
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
 from rollwave.engine.queue_facts import read_queue

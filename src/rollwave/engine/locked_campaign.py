@@ -11,8 +11,9 @@ from typing import TypeVar
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.policy.facts import Facts, Remaining
+from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.domain.policy.pace import require_size, start_within
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave, own_times, policy_of, read_policy
+from rollwave.domain.policy.rules import Policy, Wave, own_times, policy_of, read_policy
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow
 from rollwave.mqtt.payload import encode_command

@@ -12,10 +12,10 @@ from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.policy.document.model import TripAction
 from rollwave.domain.policy.ended_devices import EndedInCampaign
+from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.domain.policy.guardrail import Trip
-from rollwave.domain.policy.rules import Guardrail
+from rollwave.domain.policy.words import TripAction
 from rollwave.engine import guardrails
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guardrails import Tripped

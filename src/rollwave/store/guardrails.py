@@ -15,6 +15,7 @@ import asyncpg
 
 from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.domain.policy.guardrail import Numbers, Trip
+from rollwave.domain.policy.quarantine import Labels
 from rollwave.domain.policy.sequential import NOTHING_SENT, Prefix
 from rollwave.domain.policy.trials import BUCKETS_WANTED, NARROWEST_BUCKET, WIDEST_BUCKET, Bucket, prefixes
 from rollwave.store.campaign_rows import AnyCampaign, Campaign
@@ -97,9 +98,7 @@ def labels_text(labels: Mapping[str, object]) -> str:
     return json.dumps(labels, sort_keys=True)
 
 
-async def labels_of(
-    connection: Connection, campaign: AnyCampaign, segments: Iterable[int]
-) -> dict[int, dict[str, object]]:
+async def labels_of(connection: Connection, campaign: AnyCampaign, segments: Iterable[int]) -> dict[int, Labels]:
     """The labels of segments, by their numbers."""
     rows = await connection.fetch(_sql["labels"], campaign.tenant_id, campaign.id, sorted(segments))
     return {row["number"]: json.loads(row["labels"]) for row in rows}

@@ -16,7 +16,7 @@ from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.facts import DeviceFacts, SegmentOfDevice
 from rollwave.domain.policy.rules import Wave, wave_name
 from rollwave.domain.policy.waiting import AgainInSegments, DueAgain
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import WaveState
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.policy.waves import GateDecision, Soak, WaveState
+from rollwave.domain.policy.waves import GateDecision, Soak
+from rollwave.domain.policy.words import WaveState
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.moments import moment

@@ -15,7 +15,7 @@ from rollwave.api.schemas.policies import Advised
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import WaveState
 from rollwave.domain.retry import MAX_ATTEMPTS, Reason
 
 MAX_RATE = 1_000_000

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from rollwave.api.fields import Moment
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy.gates import GateName
+from rollwave.domain.policy.words import GateName
 
 
 class Execution(BaseModel):

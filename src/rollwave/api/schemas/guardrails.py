@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from rollwave.api.fields import LongText, Moment
 from rollwave.api.schemas import RequestModel
-from rollwave.domain.policy.document.model import Method, Scope, TripAction
+from rollwave.domain.policy.document.model import Method, Scope
+from rollwave.domain.policy.words import TripAction
 
 
 class GuardrailStanding(BaseModel):

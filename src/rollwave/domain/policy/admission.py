@@ -15,9 +15,10 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import gates, time_gates
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts
-from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.queue import Queue, budget_of, quarantine, queue_of, wave_of
 from rollwave.domain.policy.rules import Policy
+from rollwave.domain.policy.words import GateName
 
 NO_LIMIT = 2**31 - 1
 """The number of commands where no gate limits it."""

@@ -17,7 +17,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, Cell, ExecutionStatus
 from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.rules import Wave
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import WaveState
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rollwave.domain.policy.document.units import write_duration
-from rollwave.domain.policy.rules import Policy, Strategy
+from rollwave.domain.policy.rules import Policy
+from rollwave.domain.policy.words import Strategy
 
 DECIMALS = 9
 """Digits after the point that a share has in a document."""

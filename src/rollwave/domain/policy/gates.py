@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 
 from rollwave.domain import broker_refusal
 from rollwave.domain.campaign import CampaignStatus
@@ -16,53 +15,10 @@ from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.rules import Policy
+from rollwave.domain.policy.words import GateName
 
 SMALLEST_STEP_DEVICES = 50
 """Minimum number of devices in a step. Fewer devices at once are no burst."""
-
-
-class GateName(StrEnum):
-    """The gates, in the order in which they are checked."""
-
-    STATUS = "status"
-    """The campaign is not running: created, paused, ended, or about to be paused because its rules cannot be read. For
-    one device: it has ended, or it has its command and is in progress."""
-    TARGETING = "targeting"
-    """The campaign's devices are still being targeted or counted."""
-    LISTENER = "listener"
-    """No listener is subscribed, so reports of devices would not be received."""
-    HALTED = "halted"
-    """An operator has halted all sending of the tenant."""
-    FREEZE = "freeze"
-    """A freeze of the tenant is in force, and the policy does not ignore freezes."""
-    SCHEDULE = "schedule"
-    """The policy's schedule has not started yet, or has ended."""
-    WINDOW = "window"
-    """The policy's time windows do not allow sending now, in the time zone of the device."""
-    WAVE = "wave"
-    """All devices of the wave have been sent to, and not all have ended. Under a policy document: the wave of the
-    device is not open yet, since the gate of an earlier one is closed. Applies to first commands only."""
-    APPROVAL = "approval"
-    """The present wave has all that its gate asks for but the approval of a person. Applies to first commands only."""
-    QUARANTINE = "quarantine"
-    """A guardrail has put the segment of the device under quarantine, until an operator releases it."""
-    BUDGET = "budget"
-    """As many devices as a budget allows are in flight with the device's value of a label. Applies to first commands
-    only."""
-    IN_FLIGHT = "in_flight"
-    """The maximum number of devices of the campaign, or of the wave, is in flight. Applies to first commands only."""
-    BYTES = "bytes"
-    """The bytes of the downloads in flight, or of those begun per second, reach their limit. Applies to first commands
-    only."""
-    PACE = "pace"
-    """The interval, or this step of it, has no tokens left. Under a policy document: the share of ``per_minute`` for
-    this step is used up, and it applies to first commands only."""
-    BACKOFF = "backoff"
-    """The device's last attempt has failed, and the delay before the next one has not ended."""
-    LEASE = "lease"
-    """A worker is sending to the device now, or the broker did not answer and the command waits for the next try."""
-    REFUSED = "refused"
-    """The broker refuses the device's command while it accepts others, for example by ending the connection."""
 
 
 @dataclass(frozen=True, slots=True)

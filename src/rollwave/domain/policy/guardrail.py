@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import Place
 from rollwave.domain.policy import sequential
-from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope, TripAction
+from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope
 from rollwave.domain.policy.sequential import Prefix
+from rollwave.domain.policy.words import TripAction, group_text
 from rollwave.domain.retry import Reason
 
 DEFAULT_ALPHA = 0.01
@@ -156,13 +157,6 @@ class Trip:
             f"guardrail {self.rule.name}: {shown} ({self.value:.1%}); {sure}, at least {self.limit:.1%} of all would, "
             f"which is over {float(self.rule.threshold):.1%}"
         )
-
-
-def group_text(labels: Mapping[str, object] | None) -> str:
-    """The labels of a group of devices, for people. Empty: it has none."""
-    return ", ".join(
-        f"no {key}" if value is None else f"{key}={value}" for key, value in sorted((labels or {}).items())
-    )
 
 
 def judge(rule: GuardrailRule, numbers: Numbers, *, at_gate: bool = False) -> Trip | None:

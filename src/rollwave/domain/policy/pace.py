@@ -18,7 +18,8 @@ from datetime import UTC
 
 from rollwave.domain.policy.document.model import PaceRule, Ramp
 from rollwave.domain.policy.facts import Facts, PaceClaim, Used
-from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.gates import Verdict
+from rollwave.domain.policy.words import GateName
 from rollwave.errors import UnreadableRow
 
 _ROUNDING = 1e-6

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollwave.domain.policy.gates import Verdict
-from rollwave.domain.policy.guardrail import group_text
+from rollwave.domain.policy.words import group_text
 
 MAX_NAMED = 3
 """Maximum number of segments that one text names."""

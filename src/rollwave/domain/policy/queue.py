@@ -14,10 +14,10 @@ from rollwave.domain.execution import Cell
 from rollwave.domain.policy import pace, time_gates
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.facts import Facts, QueueFacts, SegmentOfDevice
-from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.pace import Rate, Step
 from rollwave.domain.policy.placing import is_zoned
-from rollwave.domain.policy.waves import WaveState
+from rollwave.domain.policy.words import GateName, WaveState
 
 _NO_WINDOWS = Verdict(GateName.WINDOW, None, "the policy has no windows")
 

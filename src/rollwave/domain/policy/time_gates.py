@@ -8,8 +8,9 @@ from rollwave.domain import brakes
 from rollwave.domain.policy import windows
 from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule
 from rollwave.domain.policy.facts import Facts
-from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.rules import Policy
+from rollwave.domain.policy.words import GateName
 
 OPEN_AT_A_TIME = frozenset({GateName.HALTED, GateName.FREEZE, GateName.SCHEDULE})
 """The gates that open at a known time, or when an operator opens them, which wakes the workers."""

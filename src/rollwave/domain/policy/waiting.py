@@ -8,8 +8,9 @@ from datetime import datetime
 
 from rollwave.domain.policy.admission import Admission
 from rollwave.domain.policy.facts import Facts
-from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.queue import Queue, quarantine
+from rollwave.domain.policy.words import GateName
 
 
 @dataclass(frozen=True, slots=True)

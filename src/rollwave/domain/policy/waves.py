@@ -4,28 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from rollwave.domain.policy.document.model import GateRule
 from rollwave.domain.policy.document.units import Share
-
-
-class WaveState(StrEnum):
-    """The state of a wave, as the API shows it."""
-
-    WAITING = "waiting"
-    """A wave before it is not passed."""
-    OPEN = "open"
-    """Its devices may be sent to."""
-    SOAKING = "soaking"
-    """Its gate's conditions hold, and have to hold for the soak time."""
-    AWAITING_APPROVAL = "awaiting_approval"
-    """Everything else holds: a person opens the gate."""
-    PASSED = "passed"
-    """Its gate is open. The last wave: it is finished."""
-    FAILED = "failed"
-    """It is finished, and too few of its devices succeeded, or a guardrail is over its threshold."""
-
+from rollwave.domain.policy.words import WaveState
 
 CONDITIONS_HOLD = frozenset({WaveState.SOAKING, WaveState.AWAITING_APPROVAL, WaveState.PASSED, WaveState.FAILED})
 """The states in which enough devices of the wave have finished, so that guardrails are judged for any number."""

@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from rollwave.domain.policy.document.model import DEVICE_ZONE, Window, WindowKind
+from rollwave.domain.policy.document.model import Window, WindowKind
+from rollwave.domain.policy.words import DEVICE_ZONE
 
 __all__ = [
     "Opening",

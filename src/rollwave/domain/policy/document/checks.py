@@ -10,8 +10,9 @@ from zoneinfo import available_timezones
 
 from rollwave.domain.policy import windows
 from rollwave.domain.policy.document.located import Path, Position
-from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule
+from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule
 from rollwave.domain.policy.selector import text as selector
+from rollwave.domain.policy.words import DEVICE_ZONE
 
 
 @dataclass(frozen=True, slots=True)

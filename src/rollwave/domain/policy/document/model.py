@@ -31,11 +31,12 @@ from rollwave.domain.policy.document.fields import (
     named,
     require_unique,
 )
-from rollwave.domain.policy.document.schedule import DEVICE_ZONE, MAX_WINDOWS, AtEnd, ScheduleRule, Window, WindowKind
+from rollwave.domain.policy.document.schedule import MAX_WINDOWS, AtEnd, ScheduleRule, Window, WindowKind
 from rollwave.domain.policy.document.units import Share
+from rollwave.domain.policy.words import TripAction
 from rollwave.domain.retry import Reason
 
-__all__ = ["DEVICE_ZONE", "MAX_COUNT", "MAX_WINDOWS", "AtEnd", "Rule", "ScheduleRule", "Window", "WindowKind"]
+__all__ = ["MAX_COUNT", "MAX_WINDOWS", "AtEnd", "Rule", "ScheduleRule", "Window", "WindowKind"]
 
 MAX_WAVES, MAX_GUARDRAILS, MAX_BUDGETS, MAX_LABELS, MAX_CODES = 100, 16, 4, 3, 64
 ORDER_PATTERN = r"^(hash|id|label:[A-Za-z_][A-Za-z0-9_.:-]*)$"
@@ -147,14 +148,6 @@ class Scope(StrEnum):
     CAMPAIGN = "campaign"
     WAVE = "wave"
     SEGMENT = "segment"
-
-
-class TripAction(StrEnum):
-    """What happens when a guardrail trips."""
-
-    ABORT = "abort"
-    PAUSE = "pause"
-    QUARANTINE = "quarantine"
 
 
 class GuardrailRule(Rule):

@@ -18,11 +18,10 @@ from rollwave.domain.policy.document.fields import (
     named,
     require_unique,
 )
+from rollwave.domain.policy.words import DEVICE_ZONE
 
 MAX_WINDOWS = 32
 LONGEST_WINDOW_SECONDS = 7 * 86_400.0
-DEVICE_ZONE = "device"
-"""The time zone that stands for each device's own."""
 
 
 class AtEnd(StrEnum):
