@@ -62,7 +62,9 @@ def log_evidence(failed: int, sent: int, threshold: float) -> float:
 
 def is_evidence(failed: int, sent: int, threshold: float, alpha: float) -> bool:
     """Whether ``failed`` of ``sent`` devices trip a test that raises a false alarm with a chance of ``alpha``."""
-    return log_evidence(failed, sent, threshold) >= -log(alpha)
+    # A share up to the threshold is evidence of nothing: log(1 + p(r - 1)) is at least p·log(r), as the logarithm is
+    # concave, so no term of the mixture is above 0. Most prefixes are such, and the logarithms take most of the time.
+    return failed > threshold * sent and log_evidence(failed, sent, threshold) >= -log(alpha)
 
 
 def trips(prefixes: Iterable[Prefix], threshold: float, alpha: float) -> bool:
