@@ -72,10 +72,10 @@ def trips(prefixes: Iterable[Prefix], threshold: float, alpha: float) -> bool:
     return any(each.failed and is_evidence(each.failed, each.sent, threshold, alpha) for each in prefixes)
 
 
-def bound(prefixes: Iterable[Prefix], alpha: float) -> Bound:
+def bound(prefixes: Sequence[Prefix], alpha: float) -> Bound:
     """The largest threshold at which one of the prefixes would just trip, 0 if none would at any."""
     found = Bound(0.0, NOTHING_SENT)
-    for each in prefixes:
+    for each in reversed(prefixes):  # with a steady share of failures, the last one has the largest root: one search
         # A root above the largest one so far exists only if there is evidence at that one: it falls as p grows.
         if each.failed and is_evidence(each.failed, each.sent, found.limit, alpha):
             found = Bound(_root(each, found.limit, alpha), each)
