@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.segment_quarantine import SegmentChanges
 from tests.engine import TENANT, Connection, connect, incoming_report, insert_campaign
 from tests.in_process import ingest
+from tests.integration.test_counters import waits_for_a_lock
 from tests.integration.test_policy_in_force import follow
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -323,6 +326,17 @@ async def test_an_edit_begins_the_tests_of_changed_guardrails_anew(pool: Pool, h
     assert await sent.buckets() == [(3, 25, 2, 0), (28, 3, 0, 0)], "it covers the devices in flight at the edit"
     await sent.report(old[2:14], "FAILED")
     assert await sent.quarantined() == [1]
+
+
+async def test_a_report_that_waits_for_an_edit_is_judged_by_the_new_document(pool: Pool, host: Connection) -> None:
+    sent = await Sent.start(pool, host, {"name": "old", "threshold": "100%"})
+    [device] = await sent.send(1)
+    async with asyncio.TaskGroup() as group, host.transaction():
+        await follow(host, sent.id, {"guardrails": [{"name": "new", "threshold": "10%"}]}, revision=2)
+        group.create_task(sent.report([device], "FAILED"))
+        await eventually(lambda: waits_for_a_lock(host), what="the report waits for the campaign's row")
+    assert await sent.tests() == [("new", -1, "{}", 1, 1)]
+    assert await sent.status() == "ABORTED"
 
 
 async def test_a_new_guardrail_of_an_edit_covers_the_devices_in_flight(pool: Pool, host: Connection) -> None:

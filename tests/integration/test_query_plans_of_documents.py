@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from rollwave.domain.execution import WAVE_BITS, Cell, ExecutionStatus, Place
+from rollwave.domain.execution import WAVE_BITS, Cell, Place
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.policy.document.model import GuardrailRule
+from rollwave.domain.policy.ended_devices import EndedInCampaign
+from rollwave.domain.policy.guardrail import Failure, Trial
+from rollwave.domain.retry import Reason
 from rollwave.engine import guardrail_changes
 from rollwave.store import campaigns, cells, executions, guardrails, retries, segments, standing, views, waves
 from rollwave.store.campaign_rows import Campaign
@@ -147,8 +150,8 @@ async def dispatched_and_ended(pool: Pool, campaign_id: CampaignId) -> None:
         await views.pending(connection, "north", campaign_id, device_timeout=600, tokens=ROWS)
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
         await campaigns.lock(connection, "north", campaign_id)
-        ended = [cells.EndedDevice(campaign_id, each, ExecutionStatus.FAILED) for each in tuple(claim.dispatched)]
-        await cells.end(connection, "north", ended)
+        ended = EndedInCampaign(Trial(each, Failure(Reason.REPORTED)) for each in claim.dispatched)
+        await cells.end(connection, "north", {campaign_id: ended})
         again = [Retried(DeviceId(""), 1, each.segment, each.wave) for each in tuple(claim.dispatched)]
         await retries.move_cells(connection, "north", campaign_id, again)
         await cells.skip(connection, "north", campaign_id, sorted(skipped(tuple(claim.dispatched))))

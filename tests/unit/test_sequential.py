@@ -45,6 +45,17 @@ def test_a_test_trips_on_enough_failures(failed: int, sent: int, trips_at_once: 
     assert is_evidence(failed, sent, 0.05, 0.01) is trips_at_once
 
 
+@given(st.integers(0, 10_000_000), st.floats(0.0, 1.0), st.floats(0.0001, 0.9999))
+def test_a_share_up_to_the_threshold_is_no_evidence(sent: int, part: float, threshold: float) -> None:
+    assert log_evidence(int(part * threshold * sent), sent, threshold) <= 1e-9
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.floats(0.001, 0.999), st.floats(0.001, 0.9))
+def test_there_is_evidence_by_the_formula(failed: int, more: int, threshold: float, alpha: float) -> None:
+    enough = log_evidence(failed, failed + more, threshold) >= -log(alpha)
+    assert is_evidence(failed, failed + more, threshold, alpha) is enough
+
+
 ALPHAS = st.sampled_from([0.001, 0.01, 0.05, 0.2])
 
 

@@ -6,7 +6,7 @@ to the queue as there is room for. So every device that may go is in the queue. 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from rollwave.domain.campaign import FINAL
@@ -14,11 +14,11 @@ from rollwave.domain.execution import Cell, Place
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.budgets import Choice, Key, Return, caps_of, freed, keys_of
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.ended_devices import EndedInCampaign
 from rollwave.domain.policy.placing import placing_of
 from rollwave.store import budgets as store
 from rollwave.store import campaigns, placing_progress, retries
 from rollwave.store.campaign_rows import Campaign
-from rollwave.store.cells import EndedDevice
 from rollwave.store.database import IN_TURN, Connection
 
 FIRST = (0, "", 0)
@@ -100,16 +100,13 @@ async def sent(connection: Connection, campaign: Campaign, choice: Choice, place
         await store.return_to_queue(connection, campaign, [Return(key, None, number) for key, number in left.items()])
 
 
-async def ended(connection: Connection, tenant_id: str, devices: Iterable[EndedDevice]) -> None:
+async def ended(connection: Connection, tenant_id: str, devices: Mapping[CampaignId, EndedInCampaign]) -> None:
     """Count devices that were in flight and are terminal. The next devices of the same values return to the queue."""
-    moved: dict[CampaignId, Counter[Key]] = defaultdict(Counter)
-    for each in devices:
-        if each.place.budget_values:
-            moved[each.campaign_id].update(keys_of(each.place.budget_values))
-    for campaign_id in sorted(moved):
-        campaign = await campaigns.get(connection, tenant_id, campaign_id)
-        gone = {key: -number for key, number in moved[campaign_id].items()}
-        await change(connection, campaign, gone)
+    for campaign_id, of_campaign in sorted(devices.items()):
+        if of_campaign.budget_values:
+            moved = Counter(key for values in of_campaign.budget_values for key in keys_of(values))
+            campaign = await campaigns.get(connection, tenant_id, campaign_id)
+            await change(connection, campaign, {key: -number for key, number in moved.items()})
 
 
 async def retried(

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollwave.domain.events import ENGINE
-from rollwave.domain.execution import Place
+from rollwave.domain.execution import Cell, Place
 from rollwave.domain.policy import guardrail, trials
 from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope
-from rollwave.domain.policy.ended_devices import EndedDevices, by_place
-from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
+from rollwave.domain.policy.ended_devices import EndedDevices, EndedInCampaign
+from rollwave.domain.policy.guardrail import Numbers, Trip
 from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.trials import prefixes
 from rollwave.domain.policy.words import TripAction
@@ -23,7 +23,7 @@ from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
 from rollwave.store import events, segment_quarantine, segments
 from rollwave.store import guardrails as store
-from rollwave.store.campaign_rows import Campaign
+from rollwave.store.campaign_rows import AnyCampaign, Campaign
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, Test, Wanted
 
@@ -44,7 +44,7 @@ async def drawn(connection: Connection, campaign: Campaign, dispatched: Iterable
     rules = {each.name: each for each in rules_of(campaign) if each.method is Method.SEQUENTIAL}
     if not rules or not (places := list(dispatched)):
         return
-    groups = await _Groups.of(connection, campaign, rules.values(), places)
+    groups = await _Groups.of(connection, campaign, rules.values(), {each.segment for each in places})
     numbers: dict[Group, list[int]] = defaultdict(list)
     for rule in rules.values():
         for place in places:
@@ -62,20 +62,20 @@ async def drawn(connection: Connection, campaign: Campaign, dispatched: Iterable
     await store.draw(connection, campaign, changed)
 
 
-async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence[Trial]) -> list[Tripped]:
+async def ended(connection: Connection, campaign: AnyCampaign, devices: EndedInCampaign) -> list[Tripped]:
     """Count devices that are ``SUCCESS`` or ``FAILED`` for good now, and judge the tests whose numbers changed.
 
     Returns those that trip. Whoever acts on them records them with :func:`record`.
     """
     rules = {each.name: each for each in rules_of(campaign)}
-    places = [each.place for each in of_devices if each.place is not None]
-    groups = await _Groups.of(connection, campaign, rules.values(), places)
+    numbers = {each.cell.segment for each in devices.places if each.cell is not None}
+    groups = await _Groups.of(connection, campaign, rules.values(), numbers)
     changes: dict[Group, EndedDevices] = defaultdict(EndedDevices)
-    for cell in by_place(of_devices):
+    for at_place in devices.places:
         for rule in rules.values():
-            others = cell.counted(rule)
-            if (cell.successes or others) and (group := groups.find(rule, cell.place)) is not None:
-                changes[group].add(cell, others)
+            others = at_place.counted(rule)
+            if (at_place.successes or others) and (group := groups.find(rule, at_place.cell)) is not None:
+                changes[group].add(at_place, others)
     if not changes:
         return []
     wanted = {group: _wanted(rules[group.guardrail], group, change) for group, change in changes.items()}
@@ -99,7 +99,7 @@ def _wanted(rule: GuardrailRule, group: Group, change: EndedDevices) -> Wanted:
 
 async def _begin(
     connection: Connection,
-    campaign: Campaign,
+    campaign: AnyCampaign,
     groups: Sequence[Group],
     rules: Mapping[str, GuardrailRule],
     ended: Mapping[Group, EndedDevices] | None = None,
@@ -140,7 +140,7 @@ def _count(rule: GuardrailRule, test: Test, change: EndedDevices) -> Counted:
     return Counted(test, max(finished, test.failed + failed - test.finished), failed)
 
 
-def _judge(campaign: Campaign, rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
+def _judge(campaign: AnyCampaign, rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
     """Judge a test after its numbers changed. A success can trip it only if it reaches the minimum of finished ones."""
     test = counted.test
     finished, failed = test.finished + counted.finished, test.failed + counted.failed
@@ -240,7 +240,7 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
         await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
 
 
-def rules_of(campaign: Campaign) -> tuple[GuardrailRule, ...]:
+def rules_of(campaign: AnyCampaign) -> tuple[GuardrailRule, ...]:
     """The guardrails of a campaign's document. None, if it has no document that can be read."""
     return () if campaign.document is None else guardrail.rules_of(campaign.document)
 
@@ -254,14 +254,24 @@ class _Groups:
 
     @classmethod
     async def of(
-        cls, connection: Connection, campaign: Campaign, rules: Iterable[GuardrailRule], places: Sequence[Place]
+        cls,
+        connection: Connection,
+        campaign: AnyCampaign,
+        rules: Iterable[GuardrailRule],
+        numbers: Collection[int],
     ) -> _Groups:
-        if not places or all(each.scope is not Scope.SEGMENT for each in rules):
+        """``numbers``: the segments of the devices that are counted."""
+        if not numbers or all(each.scope is not Scope.SEGMENT for each in rules):
             return cls({})
-        found = await segments.described(connection, campaign, {each.segment for each in places})
+        # Of a campaign whose row was not read, it is not known whether its segments may change.
+        found = await (
+            segments.described(connection, campaign, numbers)
+            if isinstance(campaign, Campaign)
+            else segments.read(connection, campaign, numbers)
+        )
         return cls({number: each.labels for number, each in found.items()})
 
-    def find(self, rule: GuardrailRule, place: Place | None) -> Group | None:
+    def find(self, rule: GuardrailRule, place: Place | Cell | None) -> Group | None:
         """The group of a device. None: the guardrail does not count the device, which has no place, or not its last."""
         if rule.scope is Scope.CAMPAIGN:
             return Group(rule.name)
@@ -272,7 +282,7 @@ class _Groups:
             self._known[key] = self._make(rule, place)
         return self._known[key]
 
-    def _make(self, rule: GuardrailRule, place: Place) -> Group | None:
+    def _make(self, rule: GuardrailRule, place: Place | Cell) -> Group | None:
         if rule.scope is Scope.WAVE:
             return Group(rule.name, wave=place.wave)
         labels = self._labels.get(place.segment)
@@ -281,7 +291,7 @@ class _Groups:
         return Group.of_segment(rule, labels)
 
 
-def _of_group(trip: Trip, group: Group, campaign: Campaign) -> Trip:
+def _of_group(trip: Trip, group: Group, campaign: AnyCampaign) -> Trip:
     labels = None if group.labels == NO_LABELS else json.loads(group.labels)
     if group.wave == NO_WAVE:
         return replace(trip, labels=labels)

@@ -12,16 +12,18 @@ from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.ended_devices import EndedInCampaign
 from rollwave.domain.policy.flat_guardrail import Guardrail
-from rollwave.domain.policy.guardrail import Trial, Trip
+from rollwave.domain.policy.guardrail import Trip
 from rollwave.domain.policy.words import TripAction
 from rollwave.engine import guardrails
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.guardrails import Tripped
 from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, executions
-from rollwave.store.campaign_rows import Campaign, CampaignCounters
+from rollwave.store.campaign_rows import Campaign, CampaignCounters, JudgedCampaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("stop")
@@ -97,20 +99,19 @@ async def judge(
     tenant_id: str,
     counters: CampaignCounters,
     *,
-    trials: Sequence[Trial] | None = None,
+    ended: EndedInCampaign | None = None,
     at_gate: bool = False,
 ) -> Stopped | None:
     """Stop the campaign in this transaction if its guardrail trips or cannot be read. None: it continues.
 
-    ``trials``: the devices that this transaction has ended, which the guardrails of a policy document count. None: no
+    ``ended``: the devices that this transaction has ended, which the guardrails of a policy document count. None: no
     device ended, and all guardrails are judged on their numbers. A campaign with flat columns is judged by its
     counters; while these are still a host's, it is not judged, but when it is adopted.
     """
     if after(counters.status, Action.TRIP) is None:
         return None
     if counters.policy_revision is not None:
-        campaign = await campaigns.get(connection, tenant_id, counters.campaign_id)
-        return await _judge_document(connection, campaign, counters, trials, at_gate=at_gate)
+        return await _judge_document(connection, tenant_id, counters, ended, at_gate=at_gate)
     try:
         guardrail = Guardrail.read(counters.threshold, counters.min_completed)
     except UnreadableRow as error:
@@ -131,22 +132,37 @@ async def judge(
 
 async def _judge_document(
     connection: Connection,
-    campaign: Campaign,
+    tenant_id: str,
     counters: CampaignCounters,
-    trials: Sequence[Trial] | None,
+    ended: EndedInCampaign | None,
     *,
     at_gate: bool,
 ) -> Stopped | None:
-    """Judge the guardrails of a policy document, and act: quarantine segments, then abort or pause the campaign."""
+    """Judge the guardrails of a policy document, and act on those that trip.
+
+    The campaign's row is read only if a guardrail trips, or ``counters`` lack its document.
+    """
+    tripped = None
+    if ended is not None and counters.document is not None:
+        judged = JudgedCampaign(tenant_id, counters.campaign_id, counters.policy_revision, counters.document)
+        tripped = await guardrails.ended(connection, judged, ended)
+        if not tripped:
+            return None
+    campaign = await campaigns.get(connection, tenant_id, counters.campaign_id)
     if campaign.document is None:
         reason = campaign.document_fault or "the policy document cannot be read"
-        return await hold(connection, campaign.tenant_id, counters, reason)
-    if trials is None:
+        return await hold(connection, tenant_id, counters, reason)
+    if ended is None:
         tripped = await guardrails.judge_all(connection, campaign, at_gate=at_gate)
-    else:
-        tripped = await guardrails.ended(connection, campaign, trials)
-    if not tripped:
-        return None
+    elif tripped is None:
+        tripped = await guardrails.ended(connection, campaign, ended)
+    return await _act(connection, campaign, counters, tripped) if tripped else None
+
+
+async def _act(
+    connection: Connection, campaign: Campaign, counters: CampaignCounters, tripped: Sequence[Tripped]
+) -> Stopped:
+    """Record trips, put segments under quarantine, then abort or pause the campaign."""
     for each in tripped:
         await guardrails.record(connection, campaign, each)
     trips = tuple(each.trip for each in tripped)

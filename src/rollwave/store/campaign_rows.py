@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -165,7 +165,8 @@ class Campaign:
 class CampaignCounters:
     """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices.
 
-    ``policy_revision``: of the policy document that it follows; then the stored guardrail means nothing.
+    ``policy_revision``: of the policy document that it follows; then the stored guardrail means nothing. ``document``:
+    that document. None: there is none, or the campaign's row must be read to know it.
     """
 
     campaign_id: CampaignId
@@ -176,6 +177,19 @@ class CampaignCounters:
     threshold: float | None
     min_completed: int | None
     policy_revision: int | None = None
+    document: PolicyDocument | None = None
+
+
+class JudgedCampaign(NamedTuple):
+    """The part of a campaign under a policy document that its guardrails need when devices end."""
+
+    tenant_id: str
+    id: CampaignId
+    policy_revision: int | None
+    document: PolicyDocument | None
+
+
+AnyCampaign: TypeAlias = Campaign | JudgedCampaign
 
 
 def status(word: str) -> CampaignStatus:
@@ -251,8 +265,8 @@ def campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
     )
 
 
-def counters(row: asyncpg.Record) -> CampaignCounters:
-    """Read a row that a statement returns after it has changed counters."""
+def counters(row: asyncpg.Record, document: PolicyDocument | None = None) -> CampaignCounters:
+    """Read a row that a statement returns after it has changed counters. ``document``: the campaign's."""
     return CampaignCounters(
         row["id"],
         status(row["status"]),
@@ -262,4 +276,5 @@ def counters(row: asyncpg.Record) -> CampaignCounters:
         row["abort_threshold"],
         row["abort_min_completed"],
         row.get("policy_revision"),
+        document,
     )

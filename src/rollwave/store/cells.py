@@ -7,11 +7,12 @@ transactions wait for each other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rollwave.domain.execution import Cell, ExecutionStatus, Place
+from rollwave.domain.execution import Cell
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.ended_devices import EndedInCampaign
 from rollwave.domain.policy.facts import SegmentGroup
 from rollwave.domain.policy.waves import WaveCounts
 from rollwave.store.campaign_rows import Campaign
@@ -21,25 +22,21 @@ from rollwave.store.queries import load
 _sql = load("cells")
 
 
-class EndedDevice(NamedTuple):
-    """A device that is ``SUCCESS`` or ``FAILED`` now, and was in flight before."""
-
-    campaign_id: CampaignId
-    place: Place
-    became: ExecutionStatus
-
-
-async def end(connection: Connection, tenant_id: str, ended: Iterable[EndedDevice]) -> None:
+async def end(connection: Connection, tenant_id: str, ended: Mapping[CampaignId, EndedInCampaign]) -> None:
     """Move devices that were in flight to succeeded or failed. The campaigns' rows are locked."""
-    moved: Counter[tuple[CampaignId, int, int, bool]] = Counter(
-        (campaign_id, place.wave, place.segment, became is ExecutionStatus.SUCCESS)
-        for campaign_id, place, became in ended
-    )
-    keys = sorted({key[:3] for key in moved})
+    succeeded: Counter[tuple[CampaignId, int, int]] = Counter()
+    failed: Counter[tuple[CampaignId, int, int]] = Counter()
+    for campaign_id, of_campaign in ended.items():
+        for each in of_campaign.places:
+            if each.cell is not None:
+                key = campaign_id, *each.cell
+                succeeded[key] += each.succeeded
+                failed[key] += each.failed
+    keys = sorted(succeeded)
     if keys:
         columns = [list(column) for column in zip(*keys, strict=True)]
-        succeeded_, failed = ([moved[*key, outcome] for key in keys] for outcome in (True, False))
-        await connection.execute(_sql["end"], tenant_id, *columns, succeeded_, failed)
+        numbers = ([of[key] for key in keys] for of in (succeeded, failed))
+        await connection.execute(_sql["end"], tenant_id, *columns, *numbers)
 
 
 class Skipped(NamedTuple):

@@ -15,7 +15,7 @@ from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.policy.budgets import Key
 from rollwave.domain.reports.outcome import Tally
-from rollwave.store import budgets, campaign_rows
+from rollwave.store import budgets, campaign_rows, policies
 from rollwave.store.campaign_rows import Campaign, CampaignCounters
 from rollwave.store.campaigns import missing
 from rollwave.store.database import Connection
@@ -94,7 +94,7 @@ async def count(
     campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved} | set(also))
     by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
     rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
-    return [campaign_rows.counters(row) for row in rows]
+    return [campaign_rows.counters(row, (await policies.in_force(connection, row)).document) for row in rows]
 
 
 async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> Comparison:

@@ -88,8 +88,8 @@ class Effect(NamedTuple):
     ``was`` and ``attempt``: the execution before it (None: no such row, or a status value that the engine does not
     know). ``became``: its state after it (None: the report changed nothing). ``reason``: the reason if it is a failure.
     ``retried``: the attempt failed and another one follows. ``progress_timeout``: the campaign's, in seconds (None: no
-    such row). ``place``: of the device, under a policy document. ``failed_before``: its failures that a retry by an
-    operator followed.
+    such row). ``segment`` to ``budget_values``: the columns of the device's place. ``failed_before``: its failures that
+    a retry by an operator followed.
     """
 
     was: ExecutionStatus | None
@@ -98,13 +98,21 @@ class Effect(NamedTuple):
     reason: Reason | None
     retried: bool
     progress_timeout: float | None
-    place: Place | None = None
-    failed_before: Sequence[str] = ()
+    segment: int | None = None
+    position: int | None = None
+    dispatch_number: int | None = None
+    budget_values: Sequence[str | None] | None = None
+    failed_before: Sequence[str] | None = None
 
     @property
     def applied(self) -> bool:
         """Whether the report changed the execution."""
         return self.became is not None
+
+    @property
+    def place(self) -> Place | None:
+        """The place of the device, under a policy document."""
+        return Place.read(self.segment, self.position, self.dispatch_number, self.budget_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +270,11 @@ async def apply_reports(
             reason_of(reason),
             retried,
             timeout,
-            Place.read(segment, position, number, values) if segment else None,
-            failed_before or (),
+            segment,
+            position,
+            number,
+            values,
+            failed_before,
         )
         for was, became, attempt, reason, retried, timeout, segment, position, number, values, failed_before in rows
     ]

@@ -17,7 +17,7 @@ from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.domain.policy.guardrail import Numbers, Trip
 from rollwave.domain.policy.sequential import NOTHING_SENT, Prefix
 from rollwave.domain.policy.trials import BUCKETS_WANTED, NARROWEST_BUCKET, WIDEST_BUCKET, Bucket, prefixes
-from rollwave.store.campaign_rows import Campaign
+from rollwave.store.campaign_rows import AnyCampaign, Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
@@ -97,7 +97,7 @@ def labels_text(labels: Mapping[str, object]) -> str:
     return json.dumps(labels, sort_keys=True)
 
 
-async def find(connection: Connection, campaign: Campaign, wanted: Sequence[Wanted]) -> dict[Group, Test]:
+async def find(connection: Connection, campaign: AnyCampaign, wanted: Sequence[Wanted]) -> dict[Group, Test]:
     """The tests of the ``wanted`` groups, without those that have not begun."""
     groups = [each.group for each in wanted]
     rows = await connection.fetch(
@@ -144,7 +144,7 @@ class LastBucket(NamedTuple):
 
 
 async def begin(
-    connection: Connection, campaign: Campaign, groups: Sequence[Group], rules: Mapping[str, GuardrailRule]
+    connection: Connection, campaign: AnyCampaign, groups: Sequence[Group], rules: Mapping[str, GuardrailRule]
 ) -> dict[Group, Test]:
     """Begin the tests of groups that have none. ``rules``: the guardrails, by name."""
     names = sorted({each.guardrail for each in groups})
@@ -161,7 +161,7 @@ async def begin(
 
 
 async def cover_in_flight(
-    connection: Connection, campaign: Campaign, tests: Sequence[int], ended: Sequence[tuple[int, int]] = ()
+    connection: Connection, campaign: AnyCampaign, tests: Sequence[int], ended: Sequence[tuple[int, int]] = ()
 ) -> None:
     """Put devices that were in flight when tests of sequential guardrails began into buckets.
 
@@ -185,7 +185,7 @@ async def draw(connection: Connection, campaign: Campaign, drawn: Mapping[int, t
     )
 
 
-async def count(connection: Connection, campaign: Campaign, counted: Sequence[Counted]) -> None:
+async def count(connection: Connection, campaign: AnyCampaign, counted: Sequence[Counted]) -> None:
     """Store the devices that have ended."""
     buckets = [(each.test.number, bucket) for each in counted for bucket in each.buckets]
     await connection.execute(

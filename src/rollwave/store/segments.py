@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from rollwave.domain.policy.quarantined import QuarantinedSegment
-from rollwave.store.campaign_rows import Campaign
+from rollwave.store.campaign_rows import AnyCampaign, Campaign
 from rollwave.store.campaigns import missing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document, moment
@@ -49,7 +49,7 @@ async def described(connection: Connection, campaign: Campaign, numbers: Collect
     return found
 
 
-async def read(connection: Connection, campaign: Campaign, numbers: Collection[int]) -> dict[int, Segment]:
+async def read(connection: Connection, campaign: AnyCampaign, numbers: Collection[int]) -> dict[int, Segment]:
     """As :func:`described`, also of segments that this transaction has made or changed."""
     rows = await connection.fetch(_sql["described"], campaign.tenant_id, campaign.id, list(numbers))
     return {row["number"]: Segment(json.loads(row["labels"]), row["time_zone"]) for row in rows}

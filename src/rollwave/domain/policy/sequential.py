@@ -62,7 +62,9 @@ def log_evidence(failed: int, sent: int, threshold: float) -> float:
 
 def is_evidence(failed: int, sent: int, threshold: float, alpha: float) -> bool:
     """Whether ``failed`` of ``sent`` devices trip a test that raises a false alarm with a chance of ``alpha``."""
-    return log_evidence(failed, sent, threshold) >= -log(alpha)
+    # A share up to the threshold is evidence of nothing: log(1 + p(r - 1)) is at least p·log(r), as the logarithm is
+    # concave, so no term of the mixture is above 0. Most prefixes are such, and the logarithms take most of the time.
+    return failed > threshold * sent and log_evidence(failed, sent, threshold) >= -log(alpha)
 
 
 def trips(prefixes: Iterable[Prefix], threshold: float, alpha: float) -> bool:
@@ -70,10 +72,10 @@ def trips(prefixes: Iterable[Prefix], threshold: float, alpha: float) -> bool:
     return any(each.failed and is_evidence(each.failed, each.sent, threshold, alpha) for each in prefixes)
 
 
-def bound(prefixes: Iterable[Prefix], alpha: float) -> Bound:
+def bound(prefixes: Sequence[Prefix], alpha: float) -> Bound:
     """The largest threshold at which one of the prefixes would just trip, 0 if none would at any."""
     found = Bound(0.0, NOTHING_SENT)
-    for each in prefixes:
+    for each in reversed(prefixes):  # with a steady share of failures, the last one has the largest root: one search
         # A root above the largest one so far exists only if there is evidence at that one: it falls as p grows.
         if each.failed and is_evidence(each.failed, each.sent, found.limit, alpha):
             found = Bound(_root(each, found.limit, alpha), each)

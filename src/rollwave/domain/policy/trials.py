@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,8 +18,7 @@ NARROWEST_BUCKET, WIDEST_BUCKET = 25, 1000
 """Minimum and maximum number of devices of a bucket that is full."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """The devices of a test from dispatch number ``first`` up to the next bucket.
 
     ``dispatched``: how many of them were sent to; ``finished``: how many of these have finished for good; ``failed``:
@@ -50,12 +48,12 @@ def draw(last: Bucket | None, dispatched: int, numbers: Iterable[int]) -> list[B
         # A repair may have lowered the count of devices sent to: then a number is drawn again.
         if last is None or (room <= 0 and number > last.first):
             if last is not None and added:
-                changed.append(replace(last, dispatched=last.dispatched + added))
+                changed.append(last._replace(dispatched=last.dispatched + added))
             last, room, added = Bucket(number), width(dispatched), 0
         added += 1
         dispatched, room = dispatched + 1, room - 1
     if last is not None and added:
-        changed.append(replace(last, dispatched=last.dispatched + added))
+        changed.append(last._replace(dispatched=last.dispatched + added))
     return changed
 
 
@@ -93,7 +91,7 @@ def end(buckets: Sequence[Bucket], ended: Iterable[EndedTrial], successes: Itera
 def _with(bucket: Bucket, finished: int, failed: int) -> Bucket:
     """Add devices to a bucket. One that fails has finished, and no more devices fail than were sent to."""
     failures = min(bucket.failed + failed, bucket.dispatched)
-    return replace(bucket, finished=max(bucket.finished + finished, failures), failed=failures)
+    return Bucket(bucket.first, bucket.dispatched, max(bucket.finished + finished, failures), failures)
 
 
 def prefixes(before: Prefix, buckets: Iterable[Bucket]) -> list[Prefix]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
-from rollwave.domain.execution import TERMINAL, ExecutionStatus
+from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.policy.ended_devices import EndedInCampaign
 from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
@@ -26,13 +27,14 @@ from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, executions, labels, overdue, quarantine
 from rollwave.store.campaign_rows import CampaignCounters
-from rollwave.store.cells import EndedDevice
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.labels import Seen
 from rollwave.store.overdue import Postponed
 
 _log = get_logger("listener")
+
+_SUCCESS, _FAILED = ExecutionStatus.SUCCESS, ExecutionStatus.FAILED
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 """Seconds before a batch that could not be written is tried again: the first delay, which doubles, and the longest."""
@@ -56,13 +58,11 @@ class _Applied:
     Attributes:
         moves: the changes of state.
         failures: the attempts that failed.
-        ended: the devices that ended under a policy document.
         effects: the effect of each report.
     """
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
-    ended: list[EndedDevice]
     effects: Sequence[Effect]
 
 
@@ -93,7 +93,6 @@ class OneTenant:
         stopped: list[Stopped] = []
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
-        placed: list[EndedDevice] = []
         seen: dict[DeviceId, Said | None] = {}
         effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
@@ -105,7 +104,6 @@ class OneTenant:
                 applied = await self._apply(connection, tenant_id, reports, outcomes)
                 moves.update(applied.moves)
                 failures += applied.failures
-                placed += applied.ended
                 effects.append(applied.effects)
                 self._seen.add(tenant_id, reports, applied.effects, seen)
             if seen:
@@ -115,13 +113,14 @@ class OneTenant:
             counted = await counters.count(
                 connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
-            await cells.end(connection, tenant_id, placed)
-            await budgets.ended(connection, tenant_id, placed)
+            under_document = {each.campaign_id for each in counted if each.policy_revision is not None}
+            devices = _ended(passes, effects, under_document)
+            await cells.end(connection, tenant_id, devices)
+            await budgets.ended(connection, tenant_id, devices)
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:
-                trials = None if each.policy_revision is None else _trials(each.campaign_id, passes, effects)
-                halt = await stop.judge(connection, tenant_id, each, trials=trials)
+                halt = await stop.judge(connection, tenant_id, each, ended=devices.get(each.campaign_id))
                 stopped += [halt] if halt else []
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
@@ -164,7 +163,7 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return _Applied(moved, failures, _ended(reports, effects), effects)
+        return _Applied(moved, failures, effects)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -183,28 +182,27 @@ class OneTenant:
             await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
 
 
-def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[EndedDevice]:
-    return [
-        EndedDevice(said.campaign_id, effect.place, effect.became)
-        for (_, said), effect in zip(reports, effects, strict=True)
-        if effect.place is not None and effect.became is not None and effect.became in TERMINAL
-    ]
-
-
-def _trials(
-    campaign_id: CampaignId, passes: Iterable[Sequence[DeviceReport]], effects: Iterable[Sequence[Effect]]
-) -> list[Trial]:
-    """The devices of a campaign that these reports have ended."""
-    return [
-        Trial(
-            effect.place,
-            Failure(effect.reason or Reason.REPORTED, said.code) if effect.became is ExecutionStatus.FAILED else None,
-            read_failures(effect.failed_before) if effect.failed_before else (),
-        )
-        for reports, of_reports in zip(passes, effects, strict=True)
-        for (_, said), effect in zip(reports, of_reports, strict=True)
-        if effect.became is not None and said.campaign_id == campaign_id and effect.became in TERMINAL
-    ]
+def _ended(
+    passes: Iterable[Sequence[DeviceReport]],
+    effects: Iterable[Sequence[Effect]],
+    under_document: Collection[CampaignId],
+) -> dict[CampaignId, EndedInCampaign]:
+    """The devices that these reports have ended, of campaigns ``under_document``, and others that have a place."""
+    ended: dict[CampaignId, EndedInCampaign] = defaultdict(EndedInCampaign)
+    for reports, of_reports in zip(passes, effects, strict=True):
+        for (_, said), effect in zip(reports, of_reports, strict=True):
+            _, became, _, reason, _, _, segment, position, number, budget_values, failed_before = effect
+            if became is not _SUCCESS and became is not _FAILED:
+                continue
+            campaign_id = said.campaign_id
+            if not segment and campaign_id not in under_document:
+                continue
+            if became is _SUCCESS and not failed_before:
+                ended[campaign_id].succeeded(segment, position, number, budget_values)
+            else:
+                failure = Failure(reason or Reason.REPORTED, said.code) if became is _FAILED else None
+                ended[campaign_id].add(Trial(effect.place, failure, read_failures(failed_before or ())))
+    return dict(ended)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:

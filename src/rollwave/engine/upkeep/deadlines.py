@@ -15,6 +15,7 @@ from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
 from rollwave.domain.policy import time_gates
+from rollwave.domain.policy.ended_devices import EndedInCampaign
 from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.policy.rules import Policy
 from rollwave.domain.reports.outcome import Tally
@@ -25,7 +26,6 @@ from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, listeners, overdue
 from rollwave.store.campaign_rows import Campaign
-from rollwave.store.cells import EndedDevice
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
 from rollwave.store.overdue import Failed, Overdue, Postponed
@@ -173,18 +173,13 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
     for each in failed:
         tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
     [moved] = await counters.count(connection, campaign.tenant_id, tally)
-    placed = [
-        EndedDevice(campaign.id, each.device.place, ExecutionStatus.FAILED)
-        for each in failed
-        if each.device.place is not None
-    ]
-    await cells.end(connection, campaign.tenant_id, placed)
-    await budgets.ended(connection, campaign.tenant_id, placed)
-    trials = [
+    devices = EndedInCampaign(
         Trial(each.device.place, Failure(each.reason, each.device.code), read_failures(each.device.failed_before))
         for each in failed
-    ]
-    return await stop.judge(connection, campaign.tenant_id, moved, trials=trials)
+    )
+    await cells.end(connection, campaign.tenant_id, {campaign.id: devices})
+    await budgets.ended(connection, campaign.tenant_id, {campaign.id: devices})
+    return await stop.judge(connection, campaign.tenant_id, moved, ended=devices)
 
 
 def _judge(device: Overdue, policy: Policy, *, sends_on: bool) -> _Judged:

@@ -1,6 +1,7 @@
 -- name: count
 -- Add this transaction's transitions to the counters. Rows are locked in the order of ids, so that no two batches deadlock.
--- A campaign in which a device ends has something to store of its devices (labels.store).
+-- A campaign in which a device ends has something to store of its devices (labels.store). row_version: as in campaigns.get; also
+-- NULL if an edit put the revision in force while this statement waited for the lock.
 WITH tally AS (
     SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
         AS t (campaign_id, pending, downloading, installing, succeeded, failed, skipped)
@@ -17,8 +18,11 @@ SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.fail
     unstored_after = CASE WHEN t.succeeded > 0 OR t.failed > 0 THEN '' ELSE c.unstored_after END
 FROM tally t JOIN locked h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
-RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
-          c.abort_min_completed, c.policy_revision;
+RETURNING c.tenant_id, c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
+          c.abort_min_completed, c.policy_revision,
+          CASE WHEN c.policy_revision IS NOT NULL THEN (
+              SELECT p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text FROM ota_campaign_policies p
+              WHERE p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision) END AS row_version;
 
 -- name: is_placed
 -- Whether the campaign's cells can be compared: it follows a policy document, and all of its devices are targeted.
