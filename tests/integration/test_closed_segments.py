@@ -68,6 +68,11 @@ async def segments(host: Connection, campaign: int) -> None:
                 "now() - make_interval(secs => $2), now() - make_interval(secs => $3))) WHERE number = $1",
                 *(number, since, until),
             )
+        await host.execute(
+            "UPDATE ota_campaign_segments SET closing = tstzrange(now() - make_interval(secs => $2), upper(closed))"
+            " WHERE number = $1",
+            *(number, times[-1][0]),
+        )
 
 
 def stood(segment: int, since: float) -> float:
@@ -196,6 +201,22 @@ async def test_a_segment_that_opens_early_makes_its_devices_due_with_their_progr
     left = (await times(host, "dev-2"))["total_left"]
     assert left >= PROGRESS - 5, "it has at least its progress timeout, or it would not be sent to again"
     assert not await host.fetchval("SELECT count(*) FROM ota_campaign_segments WHERE reopened")
+
+
+@pytest.mark.parametrize("opens_with_the_start", [True, False])
+async def test_a_device_that_was_held_before_a_pause_is_due_when_its_segment_opens(
+    pool: Pool, host: Connection, opens_with_the_start: bool
+) -> None:
+    campaign = await insert_campaign(host, 1)
+    await segments(host, campaign)
+    await host.execute(WRITE, "dev-1", *FAILED, 2, 60.0, 100.0, None)
+    closed = [ClosedSegment(2, None)]
+    await look(pool, campaign, closed)
+    assert (await times(host, "dev-1"))["due_in"] == pytest.approx(60, abs=5)
+    if not opens_with_the_start:
+        await look(pool, campaign, closed, suspended=0.001)
+    await look(pool, campaign, [], suspended=30.0 if opens_with_the_start else 0.0)
+    assert (await times(host, "dev-1"))["due_in"] == pytest.approx(0, abs=5)
 
 
 async def test_the_time_for_which_a_campaign_was_suspended_does_not_count_twice(pool: Pool, host: Connection) -> None:

@@ -61,6 +61,7 @@ CREATE TABLE ota_campaign_segments (
     quarantined_at timestamptz,
     quarantined_because text,
     closed tstzmultirange NOT NULL DEFAULT '{}', -- when its devices could not be sent to again; without an end while that lasts
+    closing tstzrange,                           -- the last of these times, together with the campaign's suspensions in it
     reopened boolean NOT NULL DEFAULT false,     -- it is open again, and devices that it held are to be made due
     PRIMARY KEY (tenant_id, campaign_id, number),
     UNIQUE (tenant_id, campaign_id, labels)

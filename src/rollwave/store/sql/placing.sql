@@ -230,14 +230,14 @@ WITH batch AS MATERIALIZED (
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id) AS l
 ), stood AS MATERIALIZED (
     -- The clock of a device stood while its former segment was closed (standing.sql). One that this held is due now.
-    SELECT b.device_id, upper_inf(s.closed) AND b.stood_from >= (SELECT max(lower(u.r)) FROM unnest(s.closed) AS u (r)) AS was_held,
+    SELECT b.device_id, (upper_inf(s.closed) OR s.reopened) AND b.stood_from <@ s.closing AS was_held,
            CASE WHEN started_at IS NULL THEN 0 ELSE COALESCE((
                SELECT sum(EXTRACT(epoch FROM upper(u.r) - lower(u.r)))
                FROM unnest(s.closed * tstzmultirange(tstzrange(LEAST(stood_from, statement_timestamp()), statement_timestamp())))
                    AS u (r)), 0) END::float8 AS seconds
     FROM batch b
     CROSS JOIN LATERAL (
-        SELECT closed FROM ota_campaign_segments
+        SELECT closed, closing, reopened FROM ota_campaign_segments
         WHERE tenant_id = $1 AND campaign_id = $2 AND number = b.was AND closed <> '{}' LIMIT 1
     ) AS s
 ), wanted AS (

@@ -1,5 +1,6 @@
 -- The times for which segments were closed: their devices could not be sent to again, and the clocks of these stood. Every statement needs
--- the campaign's lock. ota_campaign_segments.closed has the last 100 of these times; the last one has no end while it lasts.
+-- the campaign's lock. ota_campaign_segments.closed has the last 100 of these times; the last one has no end while it lasts. A suspension
+-- of the campaign parts such a time in two, and is a part of closing: a device that was held before it is still held after it.
 
 -- name: note
 -- Record that the segments $3 are closed, and the others are open. One that closes is closed since the last look, $4 seconds ago. Times
@@ -8,11 +9,15 @@ UPDATE ota_campaign_segments s
 SET closed = CASE WHEN s.number = ANY ($3::int[])
                   THEN COALESCE((SELECT range_agg(each.r)
                                  FROM (SELECT u.r FROM unnest(s.closed - suspended.time) AS u (r) ORDER BY u.r DESC LIMIT 99) AS each), '{}')
-                       + tstzmultirange(tstzrange(statement_timestamp() - make_interval(
-                           secs => CASE WHEN $5 > 0 OR upper_inf(s.closed) THEN 0 ELSE $4 END), NULL))
-                  ELSE (s.closed - suspended.time) * tstzmultirange(tstzrange(NULL, statement_timestamp())) END,
+                       + tstzmultirange(tstzrange(CASE WHEN upper_inf(s.closed) THEN now.time ELSE now.closed_from END, NULL))
+                  ELSE (s.closed - suspended.time) * tstzmultirange(tstzrange(NULL, now.time)) END,
+    closing = CASE WHEN s.number = ANY ($3::int[]) THEN tstzrange(CASE WHEN upper_inf(s.closed) THEN lower(s.closing) ELSE now.closed_from END, NULL)
+                   WHEN upper_inf(s.closed) THEN tstzrange(lower(s.closing), now.time)
+                   ELSE s.closing END,
     reopened = s.number <> ALL ($3::int[]) AND (s.reopened OR upper_inf(s.closed))
-FROM (SELECT tstzmultirange(tstzrange(statement_timestamp() - make_interval(secs => $5::float8), statement_timestamp())) AS time) AS suspended
+FROM (SELECT statement_timestamp() AS time,
+             statement_timestamp() - make_interval(secs => CASE WHEN $5 > 0 THEN 0 ELSE $4 END) AS closed_from) AS now,
+     (SELECT tstzmultirange(tstzrange(statement_timestamp() - make_interval(secs => $5::float8), statement_timestamp())) AS time) AS suspended
 WHERE s.tenant_id = $1 AND s.campaign_id = $2
   AND ((s.number = ANY ($3::int[])) <> upper_inf(s.closed) OR s.closed && suspended.time);
 
@@ -124,8 +129,7 @@ WITH held AS (
                WHEN d.status <> 'PENDING' AND d.attempt = d.sent_attempt AND d.failed_attempt < d.attempt
                THEN $4::float8 ELSE 0 END)
       AND EXISTS (SELECT FROM ota_campaign_segments s
-                  WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = d.segment AND d.stood_until < upper(s.closed)
-                    AND d.stood_until >= (SELECT max(lower(u.r)) FROM unnest(s.closed) AS u (r)))
+                  WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = d.segment AND d.stood_until <@ s.closing)
     ORDER BY d.due_at
     LIMIT $5
     FOR UPDATE OF d SKIP LOCKED
