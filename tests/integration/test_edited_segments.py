@@ -112,7 +112,8 @@ async def test_a_device_that_its_former_segment_held_is_due_when_it_is_moved(hos
         " tstzrange(now() - interval '8 min', NULL))"
     )
     await host.execute(
-        "UPDATE ota_device_status SET failed_attempt = 1, due_at = now() + '50 min',"
+        "UPDATE ota_device_status SET failed_attempt = 1, started_at = now() - interval '3 h',"
+        " due_at = now() + '50 min',"
         " stood_until = now() - CASE device_id WHEN $1 THEN interval '10 min' WHEN $2 THEN interval '2 h' END"
         " WHERE device_id = ANY ($3::text[])",
         *(SENT[0], SENT[1], SENT[:3]),

@@ -218,7 +218,7 @@ WITH batch AS MATERIALIZED (
     SELECT d.*
     FROM unnest($3::text[]) AS s (device_id)
     CROSS JOIN LATERAL (
-        SELECT ctid AS place, device_id, segment AS was, started_at, GREATEST(stood_until, started_at) AS stood_from
+        SELECT ctid AS place, device_id, segment AS was, started_at, stood_until, GREATEST(stood_until, started_at) AS stood_from
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
           AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
@@ -230,7 +230,7 @@ WITH batch AS MATERIALIZED (
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id) AS l
 ), stood AS MATERIALIZED (
     -- The clock of a device stood while its former segment was closed (standing.sql). One that this held is due now.
-    SELECT b.device_id, (upper_inf(s.closed) OR s.reopened) AND b.stood_from <@ s.closing AS was_held,
+    SELECT b.device_id, (upper_inf(s.closed) OR s.reopened) AND b.stood_until <@ s.closing AS was_held,
            CASE WHEN started_at IS NULL THEN 0 ELSE COALESCE((
                SELECT sum(EXTRACT(epoch FROM upper(u.r) - lower(u.r)))
                FROM unnest(s.closed * tstzmultirange(tstzrange(LEAST(stood_from, statement_timestamp()), statement_timestamp())))
