@@ -21,7 +21,7 @@ async def here(moved_database: str, broker: EmbeddedBroker, clock: Clock) -> Asy
         yield here
 
 
-async def test_the_rate_shown_is_the_rate_reached_and_nothing_is_saved_up(here: World) -> None:
+async def test_the_rate_is_never_exceeded_and_nothing_is_saved_up(here: World) -> None:
     """300 a minute are five a second: none more after a pause of ten minutes."""
     campaign = await here.started({"guardrails": [], "pace": {"per_minute": 300}})
     await here.sends(10)

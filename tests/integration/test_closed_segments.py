@@ -68,11 +68,6 @@ async def segments(host: Connection, campaign: int) -> None:
                 "now() - make_interval(secs => $2), now() - make_interval(secs => $3))) WHERE number = $1",
                 *(number, since, until),
             )
-        await host.execute(
-            "UPDATE ota_campaign_segments SET closing = tstzrange(now() - make_interval(secs => $2), upper(closed))"
-            " WHERE number = $1",
-            *(number, times[-1][0]),
-        )
 
 
 def stood(segment: int, since: float) -> float:
@@ -175,7 +170,7 @@ async def test_the_device_timeout_stands_for_all_of_the_time_for_which_the_segme
 async def test_a_segment_that_opens_early_makes_its_devices_due_with_their_progress_timeout_left(
     pool: Pool, host: Connection
 ) -> None:
-    campaign = await insert_campaign(host, 5)
+    campaign = await insert_campaign(host, 7)
     await segments(host, campaign)
     rows = [
         ("dev-1", *WORKS, 1, 60.0, 7100.0, None),
@@ -183,12 +178,16 @@ async def test_a_segment_that_opens_early_makes_its_devices_due_with_their_progr
         ("dev-3", *FAILED, 2, 60.0, 100.0, None),
         ("dev-4", *FAILED, 1, -300.0, 100.0, None),  # between two attempts: it was not held
         ("dev-5", *FAILED, 3, 60.0, 100.0, None),
+        ("dev-6", *FAILED, 1, 60.0, 7100.0, None),
+        ("dev-7", *WORKS, 1, 60.0, 7100.0, None),
     ]
     await host.executemany(WRITE, rows)
     closed = [ClosedSegment(number, 90_000.0) for number in (1, 2, 3)]
     await look(pool, campaign, closed)
     for device in ("dev-1", "dev-2", "dev-3", "dev-5"):
         assert (await times(host, device))["due_in"] == pytest.approx(3600, abs=5)
+    # These were held, until a report or a claim set another time: the delay before an attempt, a lease, a deadline.
+    await host.execute("UPDATE ota_device_status SET due_at = now() + '1000 s' WHERE device_id IN ('dev-6', 'dev-7')")
     await look(pool, campaign, closed[2:])  # an operator releases, or an edit opens the others
     due = {device: (await times(host, device))["due_in"] for device, *_ in rows}
     assert due == {
@@ -197,6 +196,8 @@ async def test_a_segment_that_opens_early_makes_its_devices_due_with_their_progr
         "dev-3": pytest.approx(0, abs=5),
         "dev-4": pytest.approx(300, abs=5),
         "dev-5": pytest.approx(3600, abs=5),
+        "dev-6": pytest.approx(1000, abs=5),
+        "dev-7": pytest.approx(1000, abs=5),
     }
     left = (await times(host, "dev-2"))["total_left"]
     assert left >= PROGRESS - 5, "it has at least its progress timeout, or it would not be sent to again"

@@ -40,7 +40,7 @@ class Gates:
         if same and before.being_placed and campaign.being_placed:
             yield f"wave {number} was passed while devices were being placed"
         # Other SQL starts a campaign without an event.
-        started = campaign.row["status"] != "PAUSED" or "running" in {
+        started = campaign.row["status"] not in {"PAUSED", "ABORTED"} or "running" in {
             each["event"] for each in campaign.events_since(before)
         }
         if before.row["status"] == "PAUSED" and not started:

@@ -36,6 +36,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         "cancel_sent_at": _TIME,
         "budget_values": "text[]",
         "stood_until": _TIME,
+        "held_due_at": _TIME,
     },
 }
 """The type of each column, by table, since migration 0020."""

@@ -17,7 +17,8 @@ ALTER TABLE ota_device_status
     ADD COLUMN IF NOT EXISTS position bigint NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS dispatch_number integer,  -- of the first command among the campaign's, from 1; NULL: flat, or not sent to
     ADD COLUMN IF NOT EXISTS error_code text,          -- of the last failed attempt, as the device reported it
-    ADD COLUMN IF NOT EXISTS stood_until timestamptz;  -- what its segment was closed up to then is in suspended_before; NULL: nothing
+    ADD COLUMN IF NOT EXISTS stood_until timestamptz,  -- what its segment was closed up to then is in suspended_before; NULL: nothing
+    ADD COLUMN IF NOT EXISTS held_due_at timestamptz;  -- the due_at with which a closed segment holds it; another due_at: it is not held
 
 DROP INDEX IF EXISTS ota_device_status_waiting;
 CREATE INDEX ota_device_status_waiting
@@ -61,7 +62,6 @@ CREATE TABLE ota_campaign_segments (
     quarantined_at timestamptz,
     quarantined_because text,
     closed tstzmultirange NOT NULL DEFAULT '{}', -- when its devices could not be sent to again; without an end while that lasts
-    closing tstzrange,                           -- the last of these times, together with the campaign's suspensions in it
     reopened boolean NOT NULL DEFAULT false,     -- it is open again, and devices that it held are to be made due
     PRIMARY KEY (tenant_id, campaign_id, number),
     UNIQUE (tenant_id, campaign_id, labels)

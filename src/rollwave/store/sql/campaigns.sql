@@ -48,7 +48,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        CASE WHEN c.policy_revision IS NOT NULL THEN
            (SELECT jsonb_agg(jsonb_build_array(l.wave, l.segment, l.waiting - l.held) ORDER BY l.wave)
             FROM ota_campaign_cells l
-            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= c.wave AND l.waiting > l.held
+            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave BETWEEN 0 AND c.wave AND l.waiting > l.held
               AND l.segment = (SELECT s.number FROM ota_campaign_segments s
                                WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = '{}'))::text END AS unsplit,
        ARRAY(SELECT l.slot FROM rollwave_listener_slots l

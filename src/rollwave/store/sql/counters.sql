@@ -79,7 +79,7 @@ WITH tally AS MATERIALIZED (
 )
 SELECT EXTRACT(epoch FROM c.reconciled_at)::float8 AS compared_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
        d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
-       d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped, 
+       d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped,
        CASE WHEN c.policy_revision IS NOT NULL AND c.targeted_devices IS NULL THEN (
            SELECT jsonb_agg(jsonb_build_array(wave, segment, waiting, held, in_flight, succeeded, failed, skipped))
            FROM differences) END::text AS cells

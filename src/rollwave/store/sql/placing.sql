@@ -218,7 +218,7 @@ WITH batch AS MATERIALIZED (
     SELECT d.*
     FROM unnest($3::text[]) AS s (device_id)
     CROSS JOIN LATERAL (
-        SELECT ctid AS place, device_id, segment AS was, started_at, stood_until, GREATEST(stood_until, started_at) AS stood_from
+        SELECT ctid AS place, device_id, segment AS was, started_at, GREATEST(stood_until, started_at) AS stood_from
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
           AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
@@ -230,14 +230,13 @@ WITH batch AS MATERIALIZED (
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id) AS l
 ), stood AS MATERIALIZED (
     -- The clock of a device stood while its former segment was closed (standing.sql). One that this held is due now.
-    SELECT b.device_id, (upper_inf(s.closed) OR s.reopened) AND b.stood_until <@ s.closing AS was_held,
-           CASE WHEN started_at IS NULL THEN 0 ELSE COALESCE((
+    SELECT b.device_id, CASE WHEN started_at IS NULL THEN 0 ELSE COALESCE((
                SELECT sum(EXTRACT(epoch FROM upper(u.r) - lower(u.r)))
                FROM unnest(s.closed * tstzmultirange(tstzrange(LEAST(stood_from, statement_timestamp()), statement_timestamp())))
                    AS u (r)), 0) END::float8 AS seconds
     FROM batch b
     CROSS JOIN LATERAL (
-        SELECT closed, closing, reopened FROM ota_campaign_segments
+        SELECT closed FROM ota_campaign_segments
         WHERE tenant_id = $1 AND campaign_id = $2 AND number = b.was AND closed <> '{}' LIMIT 1
     ) AS s
 ), wanted AS (
@@ -247,7 +246,7 @@ WITH batch AS MATERIALIZED (
     SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values,
         suspended_before = d.suspended_before - CASE WHEN n.number <> k.was THEN COALESCE(stood.seconds, 0) ELSE 0 END,
         stood_until = CASE WHEN n.number <> k.was THEN statement_timestamp() ELSE d.stood_until END,
-        due_at = CASE WHEN n.number <> k.was AND stood.was_held AND d.due_at > statement_timestamp()
+        due_at = CASE WHEN n.number <> k.was AND d.due_at = d.held_due_at AND d.due_at > statement_timestamp()
                            AND (d.status = 'PENDING' OR d.attempt > d.sent_attempt OR d.failed_attempt = d.attempt)
                       THEN statement_timestamp() ELSE d.due_at END
     FROM known k

@@ -1,6 +1,6 @@
 -- The times for which segments were closed: their devices could not be sent to again, and the clocks of these stood. Every statement needs
--- the campaign's lock. ota_campaign_segments.closed has the last 100 of these times; the last one has no end while it lasts. A suspension
--- of the campaign parts such a time in two, and is a part of closing: a device that was held before it is still held after it.
+-- the campaign's lock. ota_campaign_segments.closed has the last 100 of these times; the last one has no end while it lasts. A device is
+-- held while its due_at is its held_due_at: whatever sets another due_at ends the hold.
 
 -- name: note
 -- Record that the segments $3 are closed, and the others are open. One that closes is closed since the last look, $4 seconds ago. Times
@@ -9,15 +9,11 @@ UPDATE ota_campaign_segments s
 SET closed = CASE WHEN s.number = ANY ($3::int[])
                   THEN COALESCE((SELECT range_agg(each.r)
                                  FROM (SELECT u.r FROM unnest(s.closed - suspended.time) AS u (r) ORDER BY u.r DESC LIMIT 99) AS each), '{}')
-                       + tstzmultirange(tstzrange(CASE WHEN upper_inf(s.closed) THEN now.time ELSE now.closed_from END, NULL))
-                  ELSE (s.closed - suspended.time) * tstzmultirange(tstzrange(NULL, now.time)) END,
-    closing = CASE WHEN s.number = ANY ($3::int[]) THEN tstzrange(CASE WHEN upper_inf(s.closed) THEN lower(s.closing) ELSE now.closed_from END, NULL)
-                   WHEN upper_inf(s.closed) THEN tstzrange(lower(s.closing), now.time)
-                   ELSE s.closing END,
+                       + tstzmultirange(tstzrange(statement_timestamp() - make_interval(
+                           secs => CASE WHEN $5 > 0 OR upper_inf(s.closed) THEN 0 ELSE $4 END), NULL))
+                  ELSE (s.closed - suspended.time) * tstzmultirange(tstzrange(NULL, statement_timestamp())) END,
     reopened = s.number <> ALL ($3::int[]) AND (s.reopened OR upper_inf(s.closed))
-FROM (SELECT statement_timestamp() AS time,
-             statement_timestamp() - make_interval(secs => CASE WHEN $5 > 0 THEN 0 ELSE $4 END) AS closed_from) AS now,
-     (SELECT tstzmultirange(tstzrange(statement_timestamp() - make_interval(secs => $5::float8), statement_timestamp())) AS time) AS suspended
+FROM (SELECT tstzmultirange(tstzrange(statement_timestamp() - make_interval(secs => $5::float8), statement_timestamp())) AS time) AS suspended
 WHERE s.tenant_id = $1 AND s.campaign_id = $2
   AND ((s.number = ANY ($3::int[])) <> upper_inf(s.closed) OR s.closed && suspended.time);
 
@@ -35,7 +31,8 @@ WITH closed AS (
     SELECT segment, opens_in IS NOT NULL AND opens_in <= $7 AS opens_soon, LEAST(COALESCE(opens_in, $8), $7) AS wait
     FROM unnest($3::int[], $4::float8[]) AS c (segment, opens_in)
 ), due AS (
-    SELECT ctid AS place, campaign_id, device_id, segment, GREATEST(stood_until, started_at) AS stood_from, started_at
+    SELECT ctid AS place, campaign_id, device_id, segment, GREATEST(stood_until, started_at) AS stood_from, started_at,
+           status <> 'PENDING' AND attempt = sent_attempt AND failed_attempt < attempt AS works
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
@@ -55,11 +52,12 @@ WITH closed AS (
                         WHERE tenant_id = $1 AND campaign_id = $2 AND number = due.segment LIMIT 1) AS s
 ), held AS (
     UPDATE ota_device_status d
-    SET due_at = statement_timestamp() + make_interval(secs => closed.wait + CASE
-            WHEN closed.opens_soon AND d.status <> 'PENDING' AND d.attempt = d.sent_attempt AND d.failed_attempt < d.attempt
-            THEN $5::float8 ELSE 0 END),
+    SET due_at = held_until.time, held_due_at = held_until.time,
         suspended_before = d.suspended_before - standing.stood, stood_until = statement_timestamp()
-    FROM standing, closed
+    FROM standing, closed, LATERAL (
+        SELECT statement_timestamp() + make_interval(secs => closed.wait + CASE
+            WHEN closed.opens_soon AND standing.works THEN $5::float8 ELSE 0 END) AS time
+    ) AS held_until
     WHERE d.tenant_id = $1 AND d.ctid = standing.place
       AND d.campaign_id = standing.campaign_id AND d.device_id = standing.device_id AND closed.segment = d.segment
     RETURNING d.device_id
@@ -124,12 +122,10 @@ WITH held AS (
     WHERE d.tenant_id = $1 AND d.campaign_id = $2
       AND (d.status IN ('DOWNLOADING', 'INSTALLING') OR (d.status = 'PENDING' AND d.attempt > 0))
       AND d.due_at > statement_timestamp() AND (d.completed_at IS NULL OR d.status = 'PENDING')
-      AND d.stood_until IS NOT NULL AND d.segment = ANY ($3::int[])
+      AND d.due_at = d.held_due_at AND d.segment = ANY ($3::int[])
       AND d.due_at > statement_timestamp() + make_interval(secs => CASE
                WHEN d.status <> 'PENDING' AND d.attempt = d.sent_attempt AND d.failed_attempt < d.attempt
                THEN $4::float8 ELSE 0 END)
-      AND EXISTS (SELECT FROM ota_campaign_segments s
-                  WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = d.segment AND d.stood_until <@ s.closing)
     ORDER BY d.due_at
     LIMIT $5
     FOR UPDATE OF d SKIP LOCKED
