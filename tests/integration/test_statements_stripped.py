@@ -127,9 +127,11 @@ UNDER_DOCUMENTS = """
         VALUES ('south', 7, 9, 'south', 1);
     INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('south', 7, 1, 2);
     INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, attempt, sent_attempt, completed_at,
-                                   due_at, failed_reason, error_code, segment, position, budget_values)
-        VALUES ('south', 7, 'failed', 'FAILED', 1, 1, now(), NULL, 'dev-1', 'dev-1', 1, 2::bigint << 44, '{x}'),
-               ('south', 7, 'late', 'DOWNLOADING', 1, 1, NULL, now(), NULL, NULL, 1, 2::bigint << 44, '{x}');
+                                   due_at, held_due_at, failed_reason, error_code, segment, position, budget_values)
+        VALUES ('south', 7, 'failed', 'FAILED', 1, 1, now(), NULL, NULL, 'dev-1', 'dev-1', 1, 2::bigint << 44, '{x}'),
+               ('south', 7, 'late', 'DOWNLOADING', 1, 1, NULL, now(), NULL, NULL, NULL, 1, 2::bigint << 44, '{x}'),
+               ('south', 7, 'held', 'DOWNLOADING', 1, 1, NULL, now() + interval '1 day', now() + interval '1 day', NULL,
+                NULL, 1, 2::bigint << 44, '{x}');
     INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, device_id)
         VALUES ('south', 7, 'retried', 'y', 'dev-1');
     UPDATE rollwave_brakes SET name = 'dev-1', created_by = tenant_id;
