@@ -86,7 +86,11 @@ async def test_devices_in_progress_are_told_and_the_others_are_skipped(
     plan = FleetPlan(TENANT, [f"dev-{number}" for number in range(1, 31)], download=False, step_delay=600)
     async with running(pool), collected(broker) as messages, Fleet(Broker.from_url(broker.url), plan) as fleet:
         await fleet.ready
-        await eventually(lambda: fleet.tally.commands == 20, what="20 devices download")
+
+        async def download() -> bool:
+            return await breakdown(host, campaign) == {"DOWNLOADING": 20, "PENDING": 10}
+
+        await eventually(download, what="20 devices download")
         async with calling(pool) as client:
             path = f"/ota/campaigns/{campaign}"
             for _ in range(2):
