@@ -83,7 +83,7 @@ async def schemathesis(url: str, key: str, folder: Path) -> tuple[int | None, st
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")),
         *("run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
-        *("--mode", "all", "--max-examples", "10", "--seed", "1", "--no-color"),
+        *("--mode", "all", "--max-examples", "6", "--seed", "1", "--no-color"),
         cwd=folder,
         env=environment(),
         stdout=asyncio.subprocess.PIPE,

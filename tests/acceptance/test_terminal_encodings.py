@@ -18,20 +18,16 @@ from tests.support import environment, psql, rollwave
 
 NAME = "Frühling → 春 😀"
 TERMINALS = {
-    "latin-1": {"PYTHONIOENCODING": "latin-1"},
-    "ascii": {"PYTHONIOENCODING": "ascii"},
     "strict": {"PYTHONIOENCODING": "cp1252:strict"},
     "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "utf-8": {"PYTHONIOENCODING": "utf-8"},
 }
 SHOWN = {
-    "latin-1": "Frühling \\u2192 \\u6625 \\U0001f600",
     "strict": "Frühling \\u2192 \\u6625 \\U0001f600",
-    "ascii": "Fr\\xfchling \\u2192 \\u6625 \\U0001f600",
     "C": "Fr\\xfchling \\u2192 \\u6625 \\U0001f600",
     "utf-8": NAME,
 }
-ENCODINGS = {"latin-1": "latin-1", "strict": "cp1252", "ascii": "ascii", "C": "ascii", "utf-8": "utf-8"}
+ENCODINGS = {"strict": "cp1252", "C": "ascii", "utf-8": "utf-8"}
 
 
 @pytest.fixture
