@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
 import asyncpg
+import httpx2
 from rich.console import Console
 
 from bench import (
@@ -91,7 +92,7 @@ async def _measure(session: Session, options: argparse.Namespace) -> list[str]:
     for part in options.only:
         try:
             await PARTS[part](session)
-        except (AssertionError, RollwaveError, OSError, asyncpg.PostgresError) as error:
+        except (AssertionError, RollwaveError, OSError, asyncpg.PostgresError, httpx2.HTTPError) as error:
             session.say(f"{part} FAILED: {type(error).__name__}: {error}")
             failed.append(part)
     soak.recall(session.report)

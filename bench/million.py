@@ -92,7 +92,8 @@ async def _ask(client: httpx2.AsyncClient, took: list[float]) -> None:
 async def serving(session: Session, database: Database) -> AsyncIterator[httpx2.AsyncClient]:
     """Run `rollwave serve` over the database and a broker; yields a client of its API."""
     key = await access.create(database.pool, TENANT, Role.OPERATOR)
-    port, log = free_port(), session.lab.folder / "serve.log"
+    port = free_port()
+    log = session.lab.folder / f"serve-{port}.log"
     with session.lab.broker() as at:
         env = {"DATABASE_URL": database.url, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{at.port}"}
         async with (
