@@ -21,10 +21,12 @@ from rollwave.engine import policies
 from rollwave.engine.new_campaign import create_campaign
 from rollwave.engine.policies import Edit
 from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import InvalidInput
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, segments
+from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
 from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
@@ -205,6 +207,30 @@ async def test_an_edit_gives_segments_that_stay_their_time_zone(host: Connection
         )
         assert [row["time_zone"] for row in rows] == [None, zone]
         assert await described() == {"None": None, "Asia/Tokyo": zone}
+
+
+async def test_a_segment_that_is_read_with_an_outdated_row_is_not_kept(host: Connection, pool: Pool) -> None:
+    await host.execute("UPDATE devices SET attributes = attributes || jsonb_build_object('time_zone', 'Asia/Tokyo')")
+    rules = [{"name": "zones", "scope": "segment", "per": ["time_zone"], "action": "quarantine"}]
+    night = {"kind": "allow", "cron": "0 2 * * *", "duration": "2h", "time_zone": "device"}
+    campaign = await create(host, pool, {"guardrails": rules})
+
+    async def zone(row: Campaign | None = None) -> str | None:
+        async with tenant_transaction(pool, TENANT) as connection:
+            row = row or await campaigns.get(connection, TENANT, campaign)
+            return (await segments.described(connection, row, [1]))[1].time_zone
+
+    async with tenant_transaction(pool, TENANT) as connection:
+        outdated = await campaigns.get(connection, TENANT, campaign)
+    document = {"guardrails": rules, "schedule": {"windows": [night]}}
+    edit = Edit(json.dumps(document).encode(), Format.JSON)
+    await policies.edit_policy(pool, Settings(), TENANT, campaign, edit, actor="test")
+    await place(pool, campaign)
+    assert await zone(outdated) == "Asia/Tokyo"
+    await host.execute("UPDATE ota_campaigns SET policy_revision = 1, status = 'RUNNING' WHERE id = $1", campaign)
+    await Upkeep(pool, Settings()).look_after(CampaignRef(TenantId(TENANT), campaign, CampaignStatus.RUNNING))
+    await place(pool, campaign)
+    assert await zone() is None
 
 
 async def test_the_queue_of_devices_without_labels_is_read_with_the_campaign(host: Connection, pool: Pool) -> None:

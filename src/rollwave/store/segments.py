@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+
+import asyncpg
 
 from rollwave.domain.policy.quarantined import QuarantinedSegment
 from rollwave.store.campaign_rows import AnyCampaign, Campaign
@@ -33,17 +35,19 @@ _kept: dict[tuple[str, int, str | None, int], Segment] = {}
 async def described(connection: Connection, campaign: Campaign, numbers: Collection[int]) -> dict[int, Segment]:
     """These segments of a campaign, by number. Left out: those that it does not have.
 
-    A segment stays the same while the campaign follows one revision of its policy, so each is read once for it. Placing
-    devices by another revision may change its time zone, so none is kept before all are placed.
+    A segment stays the same while all devices are placed by one revision of the policy, so each is read once for it.
+    The campaign's row need not be locked: one that changes meanwhile is read, and not kept.
     """
-    if campaign.being_targeted or campaign.must_be_placed:
-        return await read(connection, campaign, numbers)
     key = campaign.tenant_id, campaign.id, campaign.policy_version
-    found = {number: kept for number in numbers if (kept := _kept.get((*key, number))) is not None}
+    settled = not (campaign.being_targeted or campaign.must_be_placed)
+    found = {number: kept for number in numbers if settled and (kept := _kept.get((*key, number))) is not None}
     if len(found) < len(numbers):
-        new = await read(connection, campaign, [number for number in numbers if number not in found])
+        missing = [number for number in numbers if number not in found]
+        rows = await _read(connection, campaign, missing, campaign.policy_revision)
+        new = {row["number"]: _segment(row) for row in rows}
         found |= new
-        _kept.update({(*key, number): each for number, each in new.items()})
+        if settled and all(row["is_placed"] for row in rows):
+            _kept.update({(*key, number): each for number, each in new.items()})
         while len(_kept) > MAX_KEPT:
             del _kept[next(iter(_kept))]  # the oldest one; it is read again if it is needed
     return found
@@ -51,8 +55,20 @@ async def described(connection: Connection, campaign: Campaign, numbers: Collect
 
 async def read(connection: Connection, campaign: AnyCampaign, numbers: Collection[int]) -> dict[int, Segment]:
     """As :func:`described`, also of segments that this transaction has made or changed."""
-    rows = await connection.fetch(_sql["described"], campaign.tenant_id, campaign.id, list(numbers))
-    return {row["number"]: Segment(json.loads(row["labels"]), row["time_zone"]) for row in rows}
+    return {row["number"]: _segment(row) for row in await _read(connection, campaign, numbers, None)}
+
+
+async def _read(
+    connection: Connection, campaign: AnyCampaign, numbers: Collection[int], revision: int | None
+) -> Sequence[asyncpg.Record]:
+    rows: Sequence[asyncpg.Record] = await connection.fetch(
+        _sql["described"], campaign.tenant_id, campaign.id, list(numbers), revision
+    )
+    return rows
+
+
+def _segment(row: asyncpg.Record) -> Segment:
+    return Segment(json.loads(row["labels"]), row["time_zone"])
 
 
 async def page(pool: Pool, tenant_id: str, campaign_id: int, *, limit: int, after: int = 0) -> Page:

@@ -23,8 +23,12 @@ WHERE tenant_id = $1 AND campaign_id = $2::bigint AND quarantined_at IS NOT NULL
 ORDER BY number LIMIT $4;
 
 -- name: described
--- The labels and time zones of these segments ($3). Looked up as cells.sql says.
-SELECT s.number, s.labels::text AS labels, s.time_zone
+-- The labels and time zones of these segments ($3). Looked up as cells.sql says. is_placed: in this snapshot all devices are placed by the
+-- revision $4, which is in force.
+SELECT s.number, s.labels::text AS labels, s.time_zone,
+       EXISTS (SELECT FROM ota_campaigns c
+               WHERE c.tenant_id = $1 AND c.id = $2 AND c.targeted_devices IS NULL
+                 AND c.policy_revision = $4 AND c.placed_revision = $4) AS is_placed
 FROM unnest($3::int[]) AS asked (number)
 CROSS JOIN LATERAL (
     SELECT number, labels, time_zone FROM ota_campaign_segments
