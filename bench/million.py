@@ -65,8 +65,8 @@ async def _create(session: Session, database: Database, firmware: int) -> Key:
 
         async def whole() -> bool:
             await asyncio.sleep(0.1)
-            breakdown = (await client.get(path)).json()["status_breakdown"]
-            return bool(breakdown["PENDING"] == MILLION)
+            campaign = (await client.get(path)).json()
+            return bool(campaign["targeted_devices"] is None and campaign["status_breakdown"]["PENDING"] == MILLION)
 
         await eventually(whole, timeout=TIMEOUT_SECONDS, what="the campaign has all its devices")
         took = time.perf_counter() - started
@@ -116,6 +116,7 @@ async def _wear(session: Session, pool: Pool, key: Key) -> None:
     await run(pool)
     async with subscribed_listener(pool):
         await asyncio.gather(*(_lane(Engine(pool, key, BATCH)) for _ in range(LANES)))
+    assert await pool.fetchval(f"SELECT count(*) FROM {TABLE} WHERE status = 'SUCCESS'") == MILLION
     took, wal, after = time.perf_counter() - started, await written(pool) - wal, await _size(pool)
     heap, indexes = after.heap / before.heap, after.indexes / before.indexes
     session.report.add("bloat.heap", heap, _sizes(before.heap, after.heap))

@@ -45,7 +45,8 @@ async def measure(session: Session) -> None:
 
             async def placed() -> bool:
                 await asyncio.sleep(0.1)
-                return bool((await client.get(path)).json()["status_breakdown"]["PENDING"] == number)
+                campaign = (await client.get(path)).json()
+                return bool(campaign["targeted_devices"] is None and campaign["status_breakdown"]["PENDING"] == number)
 
             await eventually(placed, timeout=TIMEOUT_SECONDS, what="every device has its place")
             session.report.add("targeting", time.perf_counter() - started, f"{number:,} devices")
