@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim
 
-from rollwave.domain.policy.document.model import Window, WindowKind
+from rollwave.domain.policy.document.model import Window
 from rollwave.domain.policy.windows import opening, zone_of
+from rollwave.domain.policy.words import WindowKind
 
 MINUTE = timedelta(minutes=1)
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from rollwave.domain.events import ENGINE, Entry
 from rollwave.domain.policy import guardrail
-from rollwave.domain.policy.document.model import Method, PolicyDocument, Scope
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.quarantine import Labels, carried
-from rollwave.domain.policy.words import TripAction
+from rollwave.domain.policy.words import Method, Scope, TripAction
 from rollwave.domain.policy_events import SegmentQuarantined
 from rollwave.engine.guardrails import rules_of
 from rollwave.store import events, segment_quarantine

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from rollwave.domain.events import ENGINE
 from rollwave.domain.execution import Cell, Place
 from rollwave.domain.policy import guardrail, trials
-from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope
+from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.domain.policy.ended_devices import EndedDevices, EndedInCampaign
 from rollwave.domain.policy.guardrail import Numbers, Trip
 from rollwave.domain.policy.placing import name_of_wave
 from rollwave.domain.policy.trials import prefixes
-from rollwave.domain.policy.words import TripAction
+from rollwave.domain.policy.words import Method, Scope, TripAction
 from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
 from rollwave.store import events, segment_quarantine, segments

@@ -263,20 +263,8 @@ async def apply_reports(
         )
     status_of, reason_of = STATUS.get, _REASON.get
     return [
-        Effect(
-            status_of(was),
-            status_of(became),
-            attempt,
-            reason_of(reason),
-            retried,
-            timeout,
-            segment,
-            position,
-            number,
-            values,
-            failed_before,
-        )
-        for was, became, attempt, reason, retried, timeout, segment, position, number, values, failed_before in rows
+        Effect(status_of(was), status_of(became), attempt, reason_of(reason), *others)
+        for was, became, attempt, reason, *others in rows
     ]
 
 

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rollwave.domain.policy import guardrail
-from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope
+from rollwave.domain.policy.document.model import GuardrailRule
 from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.domain.policy.guardrail import Numbers, Standing, standing
+from rollwave.domain.policy.words import Method, Scope
 from rollwave.errors import UnreadableRow
 from rollwave.store import campaigns, guardrail_page
 from rollwave.store.campaign_rows import Campaign

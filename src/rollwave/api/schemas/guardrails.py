@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field
 
 from rollwave.api.fields import LongText, Moment
 from rollwave.api.schemas import RequestModel
-from rollwave.domain.policy.document.model import Method, Scope
-from rollwave.domain.policy.words import TripAction
+from rollwave.domain.policy.words import Method, Scope, TripAction
 
 
 class GuardrailStanding(BaseModel):

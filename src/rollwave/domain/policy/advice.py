@@ -12,15 +12,14 @@ from typing import NamedTuple
 from rollwave.domain.policy.document.model import (
     GateRule,
     GuardrailRule,
-    Method,
     PaceRule,
     PolicyDocument,
     RetryRule,
     ScheduleRule,
-    Scope,
 )
 from rollwave.domain.policy.rules import LONGEST_DELAY_SECONDS
 from rollwave.domain.policy.windows import HORIZON_DAYS, Span, next_openings, zone_of
+from rollwave.domain.policy.words import Method, Scope
 
 
 class Advice(NamedTuple):

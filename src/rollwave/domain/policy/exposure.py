@@ -6,12 +6,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from math import ceil
 
-from rollwave.domain.policy.document.model import GateRule, GuardrailRule, Method, PaceRule, PolicyDocument, Scope
+from rollwave.domain.policy.document.model import GateRule, GuardrailRule, PaceRule, PolicyDocument
 from rollwave.domain.policy.document.units import Share
 from rollwave.domain.policy.guardrail import alpha, min_finished, rules_of
 from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.sequential import is_evidence
-from rollwave.domain.policy.words import TripAction
+from rollwave.domain.policy.words import Method, Scope, TripAction
 from rollwave.domain.retry import Reason
 
 

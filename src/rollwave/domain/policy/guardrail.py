@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import Place
 from rollwave.domain.policy import sequential
-from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope
+from rollwave.domain.policy.document.model import GuardrailRule, PolicyDocument
 from rollwave.domain.policy.sequential import Prefix
-from rollwave.domain.policy.words import TripAction, group_text
+from rollwave.domain.policy.words import Method, Scope, TripAction, group_text
 from rollwave.domain.retry import Reason
 
 DEFAULT_ALPHA = 0.01

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule, Scope, WaveRule
+from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule, WaveRule
 from rollwave.domain.policy.document.units import Share
+from rollwave.domain.policy.words import Scope
 
 MAX_SEGMENTS = 10_000
 """Maximum number of segments of a campaign."""

@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from rollwave.domain.policy.document.model import Window, WindowKind
-from rollwave.domain.policy.words import DEVICE_ZONE
+from rollwave.domain.policy.document.model import Window
+from rollwave.domain.policy.words import DEVICE_ZONE, WindowKind
 
 __all__ = [
     "Opening",

@@ -80,12 +80,48 @@ class GateName(StrEnum):
     """The broker refuses the device's command while it accepts others, for example by ending the connection."""
 
 
+class OnFail(StrEnum):
+    """What happens when a wave is finished, and too few devices succeeded or a guardrail is over its threshold."""
+
+    PAUSE = "pause"
+    ABORT = "abort"
+
+
+class Scope(StrEnum):
+    """The devices that a guardrail judges together."""
+
+    CAMPAIGN = "campaign"
+    WAVE = "wave"
+    SEGMENT = "segment"
+
+
+class Method(StrEnum):
+    """How a guardrail judges failures."""
+
+    RATIO = "ratio"
+    SEQUENTIAL = "sequential"
+
+
 class TripAction(StrEnum):
     """What happens when a guardrail trips."""
 
     ABORT = "abort"
     PAUSE = "pause"
     QUARANTINE = "quarantine"
+
+
+class WindowKind(StrEnum):
+    """Whether devices may or may not be sent to inside a window."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class AtEnd(StrEnum):
+    """What happens at the end of the schedule."""
+
+    STOP = "stop"
+    CANCEL = "cancel"
 
 
 def group_text(labels: Mapping[str, object] | None) -> str:

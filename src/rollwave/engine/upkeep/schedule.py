@@ -5,7 +5,7 @@ from __future__ import annotations
 from rollwave.domain.campaign import Action
 from rollwave.domain.events import ENGINE
 from rollwave.domain.policy import time_gates
-from rollwave.domain.policy.document.schedule import AtEnd
+from rollwave.domain.policy.words import AtEnd
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.stop import skip_first

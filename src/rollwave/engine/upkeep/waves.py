@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
-from rollwave.domain.policy.document.model import OnFail, PolicyDocument
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.waves import CONDITIONS_HOLD, GateDecision
-from rollwave.domain.policy.words import WaveState
+from rollwave.domain.policy.words import OnFail, WaveState
 from rollwave.domain.policy_events import WaveChanged
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy

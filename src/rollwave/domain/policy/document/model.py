@@ -7,7 +7,6 @@ checked by :mod:`rollwave.domain.policy.document.checks`.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -31,22 +30,15 @@ from rollwave.domain.policy.document.fields import (
     named,
     require_unique,
 )
-from rollwave.domain.policy.document.schedule import MAX_WINDOWS, AtEnd, ScheduleRule, Window, WindowKind
+from rollwave.domain.policy.document.schedule import MAX_WINDOWS, ScheduleRule, Window
 from rollwave.domain.policy.document.units import Share
-from rollwave.domain.policy.words import TripAction
+from rollwave.domain.policy.words import Method, OnFail, Scope, TripAction
 from rollwave.domain.retry import Reason
 
-__all__ = ["MAX_COUNT", "MAX_WINDOWS", "AtEnd", "Rule", "ScheduleRule", "Window", "WindowKind"]
+__all__ = ["MAX_COUNT", "MAX_WINDOWS", "Rule", "ScheduleRule", "Window"]
 
 MAX_WAVES, MAX_GUARDRAILS, MAX_BUDGETS, MAX_LABELS, MAX_CODES = 100, 16, 4, 3, 64
 ORDER_PATTERN = r"^(hash|id|label:[A-Za-z_][A-Za-z0-9_.:-]*)$"
-
-
-class OnFail(StrEnum):
-    """What happens when a wave is finished, and too few devices succeeded or a guardrail is over its threshold."""
-
-    PAUSE = "pause"
-    ABORT = "abort"
 
 
 class GateRule(Rule):
@@ -133,21 +125,6 @@ class Budget(Rule):
     name: Name = Field("", description="Name of the budget. Default: `budget-1` and so on.")
     per: Label = Field(description="Key of the label.")
     max_in_flight: Count = Field(description="Maximum number of devices in flight with the same value of the label.")
-
-
-class Method(StrEnum):
-    """How a guardrail judges failures."""
-
-    RATIO = "ratio"
-    SEQUENTIAL = "sequential"
-
-
-class Scope(StrEnum):
-    """The devices that a guardrail judges together."""
-
-    CAMPAIGN = "campaign"
-    WAVE = "wave"
-    SEGMENT = "segment"
 
 
 class GuardrailRule(Rule):

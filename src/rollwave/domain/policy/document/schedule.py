@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -18,24 +17,10 @@ from rollwave.domain.policy.document.fields import (
     named,
     require_unique,
 )
-from rollwave.domain.policy.words import DEVICE_ZONE
+from rollwave.domain.policy.words import DEVICE_ZONE, AtEnd, WindowKind
 
 MAX_WINDOWS = 32
 LONGEST_WINDOW_SECONDS = 7 * 86_400.0
-
-
-class AtEnd(StrEnum):
-    """What happens at the end of the schedule."""
-
-    STOP = "stop"
-    CANCEL = "cancel"
-
-
-class WindowKind(StrEnum):
-    """Whether devices may or may not be sent to inside a window."""
-
-    ALLOW = "allow"
-    DENY = "deny"
 
 
 class Window(Rule):
