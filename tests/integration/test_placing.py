@@ -238,6 +238,11 @@ async def test_the_queue_of_devices_without_labels_is_read_with_the_campaign(hos
     racks = {"guardrails": [{"name": "racks", "scope": "segment", "per": ["rack"], "action": "quarantine"}]}
     for document, unsplit in ((waves, {Cell(0, 1): 3}), ({}, {Cell(0, 1): len(LABELS)}), (waves | racks, {})):
         campaign = await create(host, pool, document)
+        # Rows that other SQL wrote, with a segment and no position, are in no wave: nothing is sent to them.
+        await host.execute(
+            "INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment, waiting) VALUES ($1, $2, -1, 1, 5)",
+            *(TENANT, campaign),
+        )
         async with tenant_transaction(pool, TENANT) as connection:
             assert (await campaigns.get(connection, TENANT, campaign)).unsplit == unsplit
 
