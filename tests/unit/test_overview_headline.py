@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,15 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
 from rollwave.domain.overview.guardrails import GuardrailStanding
-from rollwave.domain.overview.headline import HALF_USED, QUARTER_USED, RULES, SILENT_SECONDS, Level, headline
+from rollwave.domain.overview.headline import (
+    HALF_USED,
+    QUARTER_USED,
+    RULES,
+    SILENT_SECONDS,
+    Level,
+    RuleName,
+    headline,
+)
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding
 from rollwave.domain.overview.waves import WaveStanding
@@ -74,7 +84,7 @@ CALM = OverviewFacts(
 TRIPPED = guardrail(
     tripped=True, trips_after=0, evidence={"failed": 7, "of": 57, "value": 7 / 57, "limit": None}, action="abort"
 )
-QUARANTINED = replace(TRIPPED, action="quarantine", name="revision", labels={"revision": "B"})
+QUARANTINED = replace(TRIPPED, action="quarantine", name="revision", labels={"rev": "B"})
 HALT = StoppedBy("halt", "halt", None, "devices of 2.4.1 do not boot")
 FREEZE = StoppedBy("freeze", "year-end", NOW, "the shops are open")
 WAITS = [WaveStanding(0, "canary", 50, 50, "awaiting_approval"), WaveStanding(1, "rest", 950, 0, "waiting")]
@@ -145,8 +155,7 @@ RULES_IN_ORDER: Sequence[tuple[str, Level, Mapping[str, Any], str]] = (
         "under quarantine",
         Level.WATCH,
         {"guardrails": [guardrail(), QUARANTINED]},
-        "Guardrail revision, revision=B, tripped: 7 of 57 failed (12.3 %, over 10 %); under quarantine, "
-        "the rest goes on",
+        "Guardrail revision, rev=B, tripped: 7 of 57 failed (12.3 %, over 10 %); under quarantine, the rest goes on",
     ),
     (
         "a segment over the threshold",
@@ -205,13 +214,19 @@ def test_the_first_rule_that_holds_wins(first: tuple[Any, ...], second: tuple[An
 
 
 def test_no_rule_that_says_watch_comes_before_one_that_says_stop() -> None:
-    levels = [level for level, _ in RULES]
+    levels = [each.level for each in RULES]
     assert levels == sorted(levels, key=[Level.STOP, Level.WATCH].index)
 
 
 def test_every_rule_is_tested() -> None:
-    for level, rule in RULES:
-        assert any(rule(replace(CALM, **each[2])) for each in RULES_IN_ORDER if each[1] is level), rule.__name__
+    found = [headline(replace(CALM, **each[2])).rule for each in RULES_IN_ORDER]
+    assert list(dict.fromkeys(found)) == list(RuleName)
+
+
+def test_the_page_about_the_verdict_has_a_row_for_each_rule_in_their_order() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/verdict.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
+    assert rows == [*((each.name.value, each.level.value) for each in RULES), ("none", "ok")]
 
 
 class TestThatNothingIsWrong:
