@@ -38,9 +38,7 @@ class Readers(NamedTuple):
 class Subscription:
     """One stream. Its reader gets the newest state whenever it is ready for one, so a slow one needs no queue.
 
-    Attributes:
-        grant: the key, with its present role.
-        on_change: see :class:`Channel`.
+    ``grant``: the key, with its present role.
     """
 
     def __init__(
@@ -52,21 +50,27 @@ class Subscription:
         self._seen = seen
         self._ends_at = None if ends_in is None else time.monotonic() + ends_in
         self._end: End | None = None
+        self._closed = False
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """There may be news."""
         self._woken.set()
 
-    def end(self, reason: str) -> None:
-        """Let the stream end after what it is sending now."""
-        self._end = self._end or End(reason)
+    def end(self, why: str) -> None:
+        """Tell the client why the stream ends, after what it is told now."""
+        self._end = self._end or End(why)
+        self.close()
+
+    def close(self) -> None:
+        """Close the stream. The client connects again, unless it was told why the stream ends."""
+        self._closed = True
         self._woken.set()
 
     async def news(self) -> AsyncIterator[News]:
-        """Everything that the client is told, the newest state first. Ends with :class:`End`."""
+        """Everything that the client is told, the newest state first."""
         trouble, place, beat_at = "", 0, time.monotonic() + BEAT_SECONDS
-        while self._end is None:
+        while not self._closed:
             self._woken.clear()
             if self._channel.trouble != trouble:
                 trouble = self._channel.trouble
@@ -83,7 +87,8 @@ class Subscription:
                 beat_at = time.monotonic() + BEAT_SECONDS
                 yield Beat(datetime.now(UTC))
             await self._wait(beat_at)
-        yield self._end
+        if self._end is not None:
+            yield self._end
 
     async def _wait(self, beat_at: float) -> None:
         now = time.monotonic()
@@ -112,10 +117,16 @@ class Channel:
         self._readers = readers
         self._key = tenant_id, campaign_id
         self._tick = tick
+        self._read_at = 0.0
         self._field: Field | None = None
         self._changes: deque[FieldNews] = deque(maxlen=_KEPT_CHANGES)
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the snapshot is not older than two ticks."""
+        return self.snapshot is not None and time.monotonic() - self._read_at < 2 * self._tick
 
     async def join(self, stream: Subscription) -> None:
         """Add a stream, and wait for the first snapshot.
@@ -169,7 +180,7 @@ class Channel:
             for each in tuple(self.streams):
                 each.end(GONE)
             return False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the stream says so, and it is read again
             if not is_outage(error):
                 _log.exception("live_read_failed", campaign_id=self._key[1])
             self._failed(error)
@@ -180,7 +191,7 @@ class Channel:
         changed = self.snapshot is None or found.id != self.snapshot.id or bool(self.trouble) or fields_changed
         if self.snapshot is None or found.id != self.snapshot.id:
             self.snapshot = found
-        self.trouble = ""
+        self.trouble, self._read_at = "", time.monotonic()
         if not self._first.done():
             self._first.set_result(None)
         return changed

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from rollwave import metrics
 from rollwave.api.live.channel import Channel, Readers, Subscription
-from rollwave.api.live.news import SIGNED_OUT, STOPPING, Snapshot
+from rollwave.api.live.news import SIGNED_OUT, Snapshot
 from rollwave.domain.overview.field import Field
 from rollwave.log import get_logger
 from rollwave.store import access
@@ -96,11 +96,23 @@ class Hub:
                 self._checking.cancel()
                 self._checking = None
 
+    async def look(self, tenant_id: str, campaign_id: int) -> Snapshot:
+        """The campaign now: what its streams see, or read for this caller.
+
+        Raises:
+            NotFound: this tenant has no such campaign.
+        """
+        channel = self._channels.get((tenant_id, campaign_id))
+        if channel is not None and channel.is_current:
+            assert channel.snapshot is not None
+            return channel.snapshot
+        return await self._readers.overview(tenant_id, campaign_id)
+
     def close(self) -> None:
-        """End all streams, and open no more: the server is stopping."""
+        """Close all streams, and open no more: the server is stopping. Their clients connect to another one."""
         self._closed = True
         for each in tuple(self._streams):
-            each.end(STOPPING)
+            each.close()
 
     def _require_room(self, grant: Grant) -> None:
         if self._closed:
@@ -125,7 +137,7 @@ class Hub:
     async def _check_keys_of(self, tenant_id: str, streams: list[Subscription]) -> None:
         try:
             roles = await access.recheck_all(self._pool, tenant_id, {each.grant.key_id for each in streams})
-        except Exception as error:  # they are checked again; meanwhile nothing can be read for them either
+        except Exception as error:  # noqa: BLE001  they are checked again
             if not is_outage(error):
                 _log.exception("live_keys_not_checked")
             return

@@ -81,15 +81,13 @@ class Trouble(NamedTuple):
 
 
 class End(NamedTuple):
-    """The stream ends, and why."""
+    """The stream ends, and connecting again is of no use: ``why``."""
 
-    reason: str
+    why: str
 
 
 SIGNED_OUT = "signed out"
 """The key, or the session, has expired or was revoked: connecting again is of no use."""
 GONE = "campaign deleted"
-STOPPING = "server stopping"
-"""Connect again: another process serves, or this one soon does."""
 
 News: TypeAlias = Snapshot | FieldNews | Beat | Trouble | End

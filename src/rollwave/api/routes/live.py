@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
@@ -17,7 +17,7 @@ from rollwave.api.route import CustomerRoute
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
 
-_ANSWER = {
+_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `overview`, `field`, `beat`, `trouble`, `end`",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -58,7 +58,7 @@ async def follow_campaign(
       one of another generation, read `GET .../field` again.
     - `beat`, every 5 seconds: `{"at"}`. Without one for 15 seconds, connect again.
     - `trouble`: `{"text"}` says why the campaign cannot be read now; empty: it can be read again.
-    - `end`: `{"reason"}` is `signed out`, `campaign deleted` or `server stopping`. Connect again after the last one.
+    - `end`: `{"why"}` is `signed out` or `campaign deleted`. Do not connect again. Without an `end`, do.
     """
     return EventStream(lambda: hub.follow(grant, campaign_id, seen=last_event_id, fields=field), _events)
 
@@ -85,5 +85,5 @@ def status_event(news: Beat | Trouble | End) -> bytes:
             return event("beat", {"at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")})
         case Trouble(text):
             return event("trouble", {"text": text})
-        case End(reason):
-            return event("end", {"reason": reason})
+        case End(why):
+            return event("end", {"why": why})
