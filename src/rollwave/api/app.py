@@ -10,11 +10,28 @@ from fastapi.routing import APIRoute
 
 from rollwave.api import problems
 from rollwave.api.application import Application
-from rollwave.api.ops import Readiness, ops_router
-from rollwave.api.policy_body import describe_policies
 from rollwave.api.live.hub import Hub
 from rollwave.api.live.news import Snapshot
-from rollwave.api.routes import brakes, campaigns, firmware, imports, live, overview, policies, registry, segments
+from rollwave.api.ops import Readiness, ops_router
+from rollwave.api.policy_body import describe_policies
+from rollwave.api.routes import (
+    brakes,
+    campaign_devices,
+    campaigns,
+    causes,
+    device_campaigns,
+    field,
+    firmware,
+    imports,
+    keys,
+    live,
+    overview,
+    policies,
+    quarantine,
+    registry,
+    search,
+    segments,
+)
 from rollwave.api.schemas.overview import Overview
 from rollwave.engine.field import Fields
 from rollwave.engine.overview import overview as read_overview
@@ -23,6 +40,11 @@ from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 PREFIX = "/api/v1"
+
+_ROUTES = (
+    *(firmware, campaigns, overview, live, campaign_devices, causes, field, policies, segments, brakes),
+    *(registry, device_campaigns, imports, search, keys, quarantine),
+)
 
 _DESCRIPTION = """
 Firmware over the air: register firmware, group devices, create a campaign, start it, watch it.
@@ -66,9 +88,10 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.readiness = checks
     app.state.fields = Fields(pool)
     app.state.hub = _hub(app)
+    app.state.stopping.append(app.state.hub.close)
     app.include_router(ops_router)
     app.include_router(policies.schemas, prefix=PREFIX)
-    for each in (firmware, campaigns, overview, live, policies, segments, brakes, registry, imports):
+    for each in _ROUTES:
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)
