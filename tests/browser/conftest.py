@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.console.house import House, Tenant, house
-from tests.console.tab import Tab, new_tab
+from tests.browsing.house import House, Tenant, house
+from tests.browsing.tab import Tab, new_tab
 
 HERE = Path(__file__).parent
 
