@@ -12,12 +12,34 @@ from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, ops_router
 from rollwave.api.policy_body import describe_policies
-from rollwave.api.routes import brakes, campaigns, firmware, imports, overview, policies, registry, segments
+from rollwave.api.routes import (
+    brakes,
+    campaign_devices,
+    campaigns,
+    causes,
+    device_campaigns,
+    field,
+    firmware,
+    imports,
+    keys,
+    overview,
+    policies,
+    quarantine,
+    registry,
+    search,
+    segments,
+)
+from rollwave.engine.field import Fields
 from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 PREFIX = "/api/v1"
+
+_ROUTES = (
+    *(firmware, campaigns, campaign_devices, causes, overview, field, policies, segments, brakes),
+    *(registry, device_campaigns, imports, search, keys, quarantine),
+)
 
 _DESCRIPTION = """
 Firmware over the air: register firmware, group devices, create a campaign, start it, watch it.
@@ -59,9 +81,10 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.pool = pool
     app.state.settings = settings
     app.state.readiness = checks
+    app.state.fields = Fields(pool)
     app.include_router(ops_router)
     app.include_router(policies.schemas, prefix=PREFIX)
-    for each in (firmware, campaigns, overview, policies, segments, brakes, registry, imports):
+    for each in _ROUTES:
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)

@@ -46,6 +46,12 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+def key_id_of(key: str) -> str:
+    """The id of a key that :func:`create` has returned."""
+    return key.rsplit(".", 2)[1]
 
 
 async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None) -> str:
@@ -90,9 +96,11 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     try:
         async with tenant_transaction(pool, tenant_id) as connection:
             row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+            if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
+                return None
+            if row["note_use"]:
+                await connection.execute(_sql["note_use"], tenant_id, key_id)
     except ValueRefused:  # the database's encoding lacks a character of this tenant id
-        return None
-    if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
         return None
     return Grant(tenant_id, key_id, Role(row["role"]))
 
