@@ -31,6 +31,14 @@ WHERE tenant_id = $1 AND key_id = (
     FOR NO KEY UPDATE SKIP LOCKED
 );
 
+-- name: usable_of
+-- The same for the keys $2.
+SELECT key_id, role
+FROM rollwave_api_keys
+WHERE tenant_id = $1 AND key_id = ANY ($2::text[]) AND revoked_at IS NULL
+  AND (expires_at IS NULL OR expires_at > statement_timestamp())
+  AND EXISTS (SELECT FROM tenants WHERE tenant_id = $1);
+
 -- name: all
 SELECT key_id, name, role, EXTRACT(epoch FROM created_at)::float8 AS created_at,
        EXTRACT(epoch FROM expires_at)::float8 AS expires_at, EXTRACT(epoch FROM revoked_at)::float8 AS revoked_at,
