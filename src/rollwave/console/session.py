@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from rollwave.domain.role import Role
@@ -81,8 +81,6 @@ class Keeper:
         self._pool = pool
         self._sealed: Sealed | None = None
         self._read_at = 0.0
-        self.links = Sealed(secrets.token_hex(32))
-        """Seals login links. Its secret is this process's own, so a link ends with the process that made it."""
 
     async def sealed(self) -> Sealed:
         """Signs with the installation's secret, which is read again once a minute."""
@@ -138,25 +136,24 @@ def keeper(request: Request) -> Keeper:
     return found
 
 
-def login_link(app: FastAPI, grant: Grant, base_url: str, *, valid_for: timedelta = timedelta(days=30)) -> str:
-    """A link that logs in with the key of ``grant``, for a program that shows its own console, such as the demo.
+async def login_link(pool: Pool, grant: Grant, base_url: str, *, valid_for: timedelta = timedelta(days=30)) -> str:
+    """A link that logs in with the key of ``grant``, for a program that starts a console, such as the demo.
 
-    It may be used any number of times while this process runs, and at most for ``valid_for``. Whoever has it can do
-    what the key can do. The server redirects to an address without it.
+    It may be used any number of times in ``valid_for``, until the key ends. Whoever has it can do what the key can do.
+    The server redirects to an address without it.
 
     Args:
-        app: the application that :func:`rollwave.console.app.install` was called with.
+        pool: connections to the database of the console.
         base_url: such as ``http://127.0.0.1:8080``.
     """
-    keeper: Keeper = app.state.console.state.keeper
     ends_at = time.time() + valid_for.total_seconds()
-    token = keeper.links.seal("link", [grant.tenant_id, grant.key_id, ends_at])
+    token = Sealed(await console_secret.read(pool)).seal("link", [grant.tenant_id, grant.key_id, ends_at])
     return f"{base_url.rstrip('/')}/console/login?{urlencode({'link': token})}"
 
 
 async def of_link(request: Request, token: str) -> Grant | None:
     """The grant of a login link; None: it is invalid or too old, or its key is."""
-    content = keeper(request).links.open("link", token, timedelta(days=3650))
+    content = (await keeper(request).sealed()).open("link", token, timedelta(days=3650))
     if not isinstance(content, list) or len(content) != 3 or float(content[2]) < time.time():
         return None
     return await access.recheck(request.app.state.pool, str(content[0]), str(content[1]))
