@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote, unquote
@@ -109,7 +110,16 @@ async def recheck(pool: Pool, tenant_id: str, key_id: str) -> Grant | None:
     """The grant of a key that was verified before; None: it has expired or was revoked since, or its tenant is gone."""
     async with tenant_transaction(pool, tenant_id) as connection:
         row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+        if row is not None and row["note_use"]:
+            await connection.execute(_sql["note_use"], tenant_id, key_id)
     return None if row is None else Grant(tenant_id, key_id, Role(row["role"]))
+
+
+async def recheck_all(pool: Pool, tenant_id: str, key_ids: Collection[str]) -> Mapping[str, Role]:
+    """The present roles of those of the tenant's keys that are still valid, by key id."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        rows = await connection.fetch(_sql["usable_of"], tenant_id, list(key_ids))
+    return {row["key_id"]: Role(row["role"]) for row in rows}
 
 
 async def list_keys(pool: Pool, tenant_id: str) -> list[ApiKey]:
