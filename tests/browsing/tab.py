@@ -108,7 +108,7 @@ async def new_tab(
         yield tab
     finally:
         await context.close()
-    assert tab.unexpected == []
+    assert not tab.unexpected, "\n".join(tab.unexpected)
 
 
 def watched(page: Page, base: str) -> Tab:
