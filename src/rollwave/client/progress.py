@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollwave.client.standing import Brake, GuardrailStanding, WaveStanding
 from rollwave.domain.campaign import FINAL, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.overview.brakes import StoppedBy
+from rollwave.domain.overview.guardrails import GuardrailStanding
+from rollwave.domain.overview.waves import WaveStanding
+from rollwave.domain.overview.waves import read as read_waves
 from rollwave.domain.policy.flat_guardrail import Guardrail
 
 
@@ -35,13 +38,13 @@ class Snapshot:
     wanted: int
     targeted: int | None
     guardrails: tuple[GuardrailStanding, ...] | None = None
-    brakes: tuple[Brake, ...] = ()
+    brakes: tuple[StoppedBy, ...] = ()
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
         """Read the response of ``GET …/campaigns/{id}``."""
         breakdown = document.get("status_breakdown") or {}
-        waves = tuple(WaveStanding.read(number, each) for number, each in enumerate(document.get("waves") or ()))
+        waves = read_waves(document.get("waves") or ())
         return cls(
             id=document["id"],
             name=document["name"] or "",
@@ -58,7 +61,7 @@ class Snapshot:
             guardrails=None
             if document.get("policy_revision") is None
             else tuple(GuardrailStanding.read(each, waves) for each in document.get("guardrails") or ()),
-            brakes=tuple(Brake.read(each) for each in document.get("stopped_by") or ()),
+            brakes=tuple(StoppedBy.read(each) for each in document.get("stopped_by") or ()),
         )
 
     @property

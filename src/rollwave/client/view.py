@@ -13,10 +13,10 @@ from rich.text import Text
 
 from rollwave.client.follow import Look
 from rollwave.client.progress import Meter, Snapshot, counts, targeting
-from rollwave.client.standing import percent
-from rollwave.client.text import duration, visible
+from rollwave.client.text import visible
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.overview.texts import duration, percent
 
 _CAUSES_SHOWN = 3
 

@@ -18,6 +18,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, timeline, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import Document
 from rollwave.store.timeline import Now
 
 
@@ -32,6 +33,15 @@ class Outlook:
     rate_per_minute: float | None
     forecast: Forecast
     plan: Plan | None
+
+    def to_json(self) -> Document:
+        """The keys ``rate_per_minute``, ``forecast`` and ``plan`` of the overview."""
+        found = self.forecast
+        return {
+            "rate_per_minute": self.rate_per_minute,
+            "forecast": {"earliest": found.earliest, "latest": found.latest, "text": found.text},
+            "plan": None if self.plan is None else {"ends_at": self.plan.ends_at},
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""What operators need to see of a campaign, computed once for all who look: pure rules, in words for people."""
+"""What operators need to see of a campaign, computed once from plain data. Pages, lists and terminals draw it."""
