@@ -11,7 +11,7 @@ LOCK   := $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --g
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lowest check chaos thousands fuzz bench docs fmt lock clean
+.PHONY: help setup demo test lowest check chaos thousands fuzz bench docs vendored fmt lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench: setup ## measure everything, in less than ten minutes (ARGS="--help" for 
 
 docs: setup ## write the generated diagrams and tables anew
 	$(BIN)/python -m scripts.generate_docs
+
+vendored: setup ## get the files of other projects that the console serves again, with npm, and check their hashes
+	$(BIN)/python -m scripts.vendored fetch
+	$(BIN)/python -m scripts.vendored check
 
 fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet .

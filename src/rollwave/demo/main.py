@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from rollwave.demo import scenario
+from rollwave.client.api import Api
+from rollwave.demo import afterwards, scenario
+from rollwave.demo.devices import FREE, GOOD, fleet
+from rollwave.demo.result import Result
 from rollwave.demo.screen import Screen, screen
 from rollwave.demo.servers import Servers, data_folder, running_servers
 
 
-def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
+def play(data: Path | None, *, stay: bool | None, picture: Path | None) -> int:
     """Run the demo and return the exit code: 0 if all campaigns ended as expected, otherwise 1.
 
     Args:
         data: the folder for all files that the demo writes. None: a new temporary folder.
-        stay: on a terminal, keep the servers running after the last campaign, until Ctrl-C.
+        stay: keep everything running after the story, until Ctrl-C. None: on a terminal only.
         picture: the file to which the last screen is written as SVG. None: it is not written.
 
     Raises:
@@ -47,19 +51,26 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio replaces this one, by cancellation
             if interrupts:
                 signal.raise_signal(signal.SIGINT)
-            return asyncio.run(_play(servers, shown, stay=stay and console.is_terminal))
+            shown.link(servers.login_link)
+            return asyncio.run(_play(servers, shown, stay=console.is_terminal if stay is None else stay))
     except KeyboardInterrupt:
         console.print(f"Stopped. The data is in {folder}", markup=False, highlight=False, soft_wrap=True)
         raise
 
 
 async def _play(servers: Servers, shown: Screen, *, stay: bool) -> int:
-    async with scenario.fleet(servers) as devices:
+    async with fleet(servers, step_delay=scenario.STEP_DELAY) as devices:
         result = await scenario.play(servers, devices, shown)
-        shown.close(_outcome(result), _next(servers, result.partial.id) if stay else _left(servers))
-        if stay:
-            await _until_ctrl_c()
-    return 1 if result.faults else 0
+    if not stay or result.faults:
+        shown.close(_outcome(result), _left(servers))
+        return 1 if result.faults else 0
+    async with fleet(servers, step_delay=afterwards.STEP_DELAY) as devices:
+        await devices.ready
+        with Api(servers.api_url, servers.api_key) as api:
+            await asyncio.to_thread(afterwards.begin, servers, api, datetime.now(UTC))
+        shown.close(_outcome(result), _next(servers))
+        await _until_ctrl_c()
+    return 0
 
 
 async def _until_ctrl_c() -> None:
@@ -68,7 +79,7 @@ async def _until_ctrl_c() -> None:
     await stop.wait()
 
 
-def _outcome(result: scenario.Result) -> list[Text]:
+def _outcome(result: Result) -> list[Text]:
     if result.faults:
         return [Text(f"wrong: {fault}", "red") for fault in result.faults]
     good, bad, partial = result.good, result.bad, result.partial
@@ -87,16 +98,28 @@ def _outcome(result: scenario.Result) -> list[Text]:
     ]
 
 
-def _next(servers: Servers, campaign_id: int) -> list[Text]:
+def _next(servers: Servers) -> list[Text]:
     commands = [
         f"export ROLLWAVE_API_URL={servers.api_url}",
         f"export ROLLWAVE_API_KEY={servers.api_key}",
         "rollwave campaign list",
-        f"rollwave campaign devices {campaign_id} --status FAILED",
         f"psql '{servers.database_url}'",
     ]
+    tasks = [
+        "A release to the south is bad, and its guardrail allows too many failures. Stop it.",
+        "Why does pump-17 wait?",
+        "On which hardware revision does the release to the south fail?",
+        f"Send {FREE} to a few devices first, at night only.",
+        f"Which devices run {GOOD}?",
+    ]
     return [
-        Text("The servers are still running. In another terminal:"),
+        Text("The servers and the devices are still running. In the console:"),
+        Text(),
+        Text(f"  {servers.login_link}", "cyan"),
+        Text(),
+        *(Text(f"  {number}. {task}") for number, task in enumerate(tasks, 1)),
+        Text(),
+        Text("Or in another terminal:"),
         Text(),
         *(Text(f"  {command}", "cyan") for command in commands),
         Text(),

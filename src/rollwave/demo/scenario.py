@@ -15,36 +15,26 @@ from typing import Any, Protocol
 from rollwave.client.api import Api
 from rollwave.client.follow import Follower, Look
 from rollwave.client.progress import Snapshot
-from rollwave.demo.artifact import Artifact
-from rollwave.demo.servers import TENANT, Servers
+from rollwave.demo.devices import ALL, BAD, GOOD
+from rollwave.demo.operator import (
+    Order,
+    abort_campaigns_of_earlier_demos,
+    register_devices,
+    register_firmware,
+    start,
+)
+from rollwave.demo.result import Result
+from rollwave.demo.servers import Servers
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import ExecutionStatus
-from rollwave.fleet import Fault, Fleet, FleetPlan, Stage
-from rollwave.mqtt.broker import Broker
-from rollwave.mqtt.payload import Command
+from rollwave.fleet import Fleet
 
-GROUP = "all"
-GOOD, BAD = "2.1.0", "2.2.0"
-DEVICES = tuple(f"device-{number:03}" for number in range(1, 301))
+STEP_DELAY = 1.0
+"""Average time of a download, and of an installation, in seconds."""
 
 _CANARY_PERCENT = 5.0
-_STEP_DELAY_SECONDS = 1.0  # average time of a download, and of an installation
 _POLL_SECONDS = 0.25
 _CAMPAIGN_TIMEOUT_SECONDS = 90.0
 _COMPARE_TIMEOUT_SECONDS = 5.0
-
-
-def revision(device_id: str) -> str:
-    """The hardware revision of a device. The first devices, which form the canary wave, are all of revision A."""
-    number = int(device_id.rpartition("-")[2])
-    return "B" if number > len(DEVICES) // 8 and number % 3 == 0 else "A"
-
-
-def behaviour(device_id: str, command: Command) -> Fault | None:
-    """The fault that a release causes on a device: the bad release does not boot on revision B."""
-    if command.version == BAD and revision(device_id) == "B":
-        return Fault(Stage.INSTALL, reason="image does not boot on hardware revision B, rolled back")
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,53 +103,6 @@ class Display(Protocol):
         """Show the current state of a campaign."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The final state of the campaigns, and the number of devices that reported each outcome, by campaign id."""
-
-    good: Snapshot
-    bad: Snapshot
-    partial: Snapshot
-    reported: Mapping[int, Counter[ExecutionStatus]]
-
-    @property
-    def faults(self) -> list[str]:
-        """What differs from the expected result. Empty: nothing."""
-        found = []
-        if self.good.status is not CampaignStatus.COMPLETED or self.good.succeeded != len(DEVICES):
-            found.append(f"{GOOD} should be COMPLETED with {len(DEVICES)} updated, and is {_short(self.good)}")
-        if self.bad.status is not CampaignStatus.ABORTED or not self.skipped:
-            found.append(f"{BAD} should be ABORTED before all devices were sent to, and is {_short(self.bad)}")
-        fits = sum(revision(each) == "A" for each in DEVICES)
-        if self.partial.succeeded != fits or not self.partial.failed or not self.quarantined:
-            found.append(f"{BAD} should be on the {fits} devices of revision A, and is {_short(self.partial)}")
-        for each in (self.good, self.bad, self.partial):
-            reported = self.reported.get(each.id, Counter())
-            if (reported[ExecutionStatus.SUCCESS], reported[ExecutionStatus.FAILED]) != (each.succeeded, each.failed):
-                found.append(f"{each.version}: counted {_short(each)}, but the devices reported {dict(reported)}")
-        return found
-
-    @property
-    def skipped(self) -> int:
-        """Number of devices to which the bad firmware was never sent."""
-        return self.bad.by_state[ExecutionStatus.SKIPPED]
-
-    @property
-    def quarantined(self) -> int:
-        """Number of devices that the quarantine kept from the bad firmware."""
-        return self.partial.by_state[ExecutionStatus.SKIPPED]
-
-
-def _short(snapshot: Snapshot) -> str:
-    return f"{snapshot.status} with {snapshot.succeeded} succeeded and {snapshot.failed} failed"
-
-
-def fleet(servers: Servers) -> Fleet:
-    """The simulated devices. They run inside ``async with``."""
-    plan = FleetPlan(tenant_id=TENANT, device_ids=DEVICES, seed=7, step_delay=_STEP_DELAY_SECONDS, behaviour=behaviour)
-    return Fleet(Broker.from_url(servers.broker_url), plan)
-
-
 async def play(servers: Servers, devices: Fleet, display: Display) -> Result:
     """Run the campaigns over the API, as an operator would.
 
@@ -168,9 +111,10 @@ async def play(servers: Servers, devices: Fleet, display: Display) -> Result:
     """
     with Api(servers.api_url, servers.api_key) as api:
         await devices.ready
-        await asyncio.to_thread(_register_devices, api)
+        await asyncio.to_thread(abort_campaigns_of_earlier_demos, api)
+        await asyncio.to_thread(register_devices, api)
         artifacts = [servers.artifacts.make(version) for version in (GOOD, BAD)]
-        works, fails = [await asyncio.to_thread(_register_firmware, api, each) for each in artifacts]
+        works, fails = [await asyncio.to_thread(register_firmware, api, each) for each in artifacts]
         good = await _release(api, works, display, _GOOD_RELEASE)
         bad = await _release(api, fails, display, _BAD_RELEASE)
         partial = await _release(api, fails, display, _PARTIAL_RELEASE)
@@ -191,22 +135,10 @@ async def _result(good: Snapshot, bad: Snapshot, partial: Snapshot, devices: Fle
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _register_devices(api: Api) -> None:
-    _abort_campaigns_of_earlier_demos(api)
-    members = [{"device_id": each, "attributes": {"revision": revision(each)}} for each in DEVICES]
-    api.put(f"/device-groups/{GROUP}", {"device_ids": [], "devices": members})
-
-
-def _abort_campaigns_of_earlier_demos(api: Api) -> None:
-    """Abort what an interrupted demo left in the same data folder: its firmware files are no longer served."""
-    for status in (CampaignStatus.RUNNING, CampaignStatus.PAUSED):
-        for campaign in list(api.pages("/ota/campaigns", "campaigns", status=status)):
-            api.post(f"/ota/campaigns/{campaign['id']}/abort", {"reason": "left over by an earlier demo"})
-
-
 async def _release(api: Api, firmware: Mapping[str, Any], display: Display, release: Release) -> Snapshot:
     display.heading(release.title, release.text)
-    campaign_id = await asyncio.to_thread(_start, api, firmware, release.rules)
+    order = Order(f"{firmware['version']} to all devices", ALL, release.rules)
+    campaign_id = await asyncio.to_thread(start, api, firmware, order)
     follower = Follower(api, campaign_id)
     deadline = time.monotonic() + _CAMPAIGN_TIMEOUT_SECONDS
     while True:
@@ -231,31 +163,3 @@ def _left_under_quarantine(api: Api, campaign_id: int) -> int:
     found = api.get(f"/ota/campaigns/{campaign_id}/waiting")
     reasons = {each["reason"] for each in found["waiting"]}
     return int(found["pending"]) if reasons == {"quarantine"} else 0
-
-
-def _start(api: Api, firmware: Mapping[str, Any], rules: Mapping[str, Any]) -> int:
-    campaign = api.post(
-        "/ota/campaigns",
-        {
-            "name": f"{firmware['version']} to all devices",
-            "firmware_version_id": firmware["id"],
-            "target_group_id": GROUP,
-            **rules,
-        },
-    )
-    api.post(f"/ota/campaigns/{campaign['id']}/start")
-    campaign_id: int = campaign["id"]
-    return campaign_id
-
-
-def _register_firmware(api: Api, artifact: Artifact) -> Mapping[str, Any]:
-    registered: Mapping[str, Any] = api.post(
-        "/firmware",
-        {
-            "version": artifact.version,
-            "file_url": artifact.url,
-            "checksum_sha256": artifact.sha256,
-            "file_size_bytes": artifact.size,
-        },
-    )
-    return registered

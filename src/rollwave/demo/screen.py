@@ -35,6 +35,9 @@ class Screen(Protocol):
     def step(self, what: str) -> None:
         """Show that the server ``what`` is being started."""
 
+    def link(self, address: str) -> None:
+        """Show the link to the console, alone on a line that is not wrapped."""
+
     def heading(self, title: str, text: str) -> None:
         """Show that a release begins."""
 
@@ -58,6 +61,10 @@ class Lines:
 
     def step(self, what: str) -> None:
         self._say(f"starting {what}")
+
+    def link(self, address: str) -> None:
+        self._say("\nThe console, in a browser on this machine:")
+        self._say(address)
 
     def heading(self, title: str, text: str) -> None:
         self._say(f"\n{title}. {text}")
@@ -94,6 +101,10 @@ class Picture:
     def step(self, what: str) -> None:
         self._head = [Text(f"Starting {what} …", "bright_black")]
         self._draw()
+
+    def link(self, address: str) -> None:
+        for line in (Text("The console, in a browser on this machine:"), Text(address, "cyan"), Text()):
+            self._live.console.print(line, soft_wrap=True)
 
     def heading(self, title: str, text: str) -> None:
         self._head = [Text.assemble((f"{title}. ", "bold"), text), Text()]

@@ -31,13 +31,17 @@ TICK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The addresses of the running servers. ``data`` is their folder, which is kept when they stop."""
+    """The addresses of the running servers. ``data`` is their folder, which is kept when they stop.
+
+    ``api_key`` has the role operator. ``login_link`` logs in to the console as an admin.
+    """
 
     data: Path
     database_url: str
     broker_url: str
     api_url: str
     api_key: str
+    login_link: str
     artifacts: ArtifactServer
 
 
@@ -58,10 +62,11 @@ def running_servers(folder: Path, on_step: Callable[[str], None]) -> Iterator[Se
         broker = running.enter_context(EmbeddedBroker())
         on_step("the schema, a tenant and a key")
         api_key = asyncio.run(_prepare(postgres.url))
-        on_step("the engine and its API")
+        on_step("the engine, its API and the console")
         api_url = _serve(running, folder, postgres.url, broker.url)
         artifacts = running.enter_context(ArtifactServer(folder / "artifacts"))
-        yield Servers(folder, postgres.url, broker.url, api_url, api_key, artifacts)
+        login_link = f"{api_url}/console"
+        yield Servers(folder, postgres.url, broker.url, api_url, api_key, login_link, artifacts)
 
 
 def data_folder(data: Path | None) -> Path:

@@ -44,6 +44,7 @@ OWN: Mapping[str, str] = {
     "rollwave_device_fields": "SELECT INSERT UPDATE",
     "rollwave_brake_history": "SELECT INSERT",
     "rollwave_brakes": "SELECT INSERT DELETE",
+    "rollwave_console_secret": "SELECT",
     "rollwave_event_consumers": "SELECT INSERT UPDATE",
     "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
     "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",

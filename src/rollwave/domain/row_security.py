@@ -20,6 +20,7 @@ from rollwave.domain.rights import DUE, ENGINE, Table
 from rollwave.domain.rights_repaired import Repair
 
 OF_TENANT = "tenant_id = NULLIF(current_setting('app.tenant_id', true), '')"
+_OF_NO_TENANT = "NULLIF(current_setting('app.tenant_id', true), '') IS NULL"
 _CONFINED = f"current_user <> '{ENGINE}' OR {OF_TENANT}"
 _ALL_BUT_DUE = f"current_user <> '{DUE}'"
 _DUE = (
@@ -79,7 +80,8 @@ def wanted(table: Table) -> list[Policy]:
 
 def _wanted(table: Table) -> Iterator[Policy]:
     if not table.of_tenants:
-        yield Policy("rollwave_engine", role=ENGINE, using="true")
+        secret = table.name == "rollwave_console_secret"  # nothing that acts for a tenant has a use for it
+        yield Policy("rollwave_engine", role=ENGINE, using=_OF_NO_TENANT if secret else "true")
     elif not table.adopted or (table.forced and not table.had_row_security):
         yield Policy("rollwave_tenant", using=OF_TENANT, check=OF_TENANT)
     elif not table.had_row_security:

@@ -97,6 +97,13 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     return Grant(tenant_id, key_id, Role(row["role"]))
 
 
+async def recheck(pool: Pool, tenant_id: str, key_id: str) -> Grant | None:
+    """The grant of a key that was verified before; None: it has expired or was revoked since, or its tenant is gone."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+    return None if row is None else Grant(tenant_id, key_id, Role(row["role"]))
+
+
 async def list_keys(pool: Pool, tenant_id: str) -> list[ApiKey]:
     """Every key of the tenant, oldest first."""
     async with tenant_transaction(pool, tenant_id) as connection:

@@ -39,7 +39,7 @@ from rollwave.domain.policy.advice import Advice
 from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse_member
 from rollwave.domain.retry import Reason
-from rollwave.engine import explain, new_campaign, operations, policy_advice, promote, retry
+from rollwave.engine import explain, new_campaign, operations, overview, policy_advice, promote, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.retries import Which
@@ -61,13 +61,14 @@ IdempotencyKey = Annotated[
 @router.get("", summary="List campaigns", responses=problems())
 async def list_campaigns(
     pool: DbPool,
+    settings: ServerSettings,
     grant: Viewer,
     status: Annotated[CampaignStatus | None, Query(description="Only rows with this status")] = None,
     limit: Limit = 100,
     cursor: RowCursor = None,
 ) -> CampaignList:
-    """The tenant's campaigns, newest first."""
-    found = await views.campaigns(pool, grant.tenant_id, status=status, limit=limit, cursor=cursor)
+    """The tenant's campaigns with their verdicts, newest first."""
+    found = await overview.campaigns(pool, settings, grant.tenant_id, status=status, limit=limit, cursor=cursor)
     return CampaignList.model_validate(
         {"campaigns": found.rows, "total": found.total, "next_cursor": found.next_cursor}
     )
@@ -108,14 +109,16 @@ async def create_campaign(
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
     advice = Advice((), ()) if policy is None else await policy_advice.on_campaign(pool, grant.tenant_id, campaign_id)
-    found = await views.campaign(pool, grant.tenant_id, campaign_id)
+    found = await overview.campaign(pool, settings, grant.tenant_id, campaign_id)
     return CreatedCampaign.model_validate(found | advice_fields(advice))
 
 
 @router.get("/{campaign_id}", summary="Read a campaign", responses=problems(404))
-async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber) -> CampaignDetail:
-    """A campaign with its firmware, its waves and its devices by status."""
-    return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))
+async def get_campaign(
+    pool: DbPool, settings: ServerSettings, grant: Viewer, campaign_id: CampaignNumber
+) -> CampaignDetail:
+    """A campaign with its firmware, its verdict, its waves and its devices by status."""
+    return CampaignDetail.model_validate(await overview.campaign(pool, settings, grant.tenant_id, campaign_id))
 
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))

@@ -44,6 +44,9 @@ class Event(BaseModel):
     actor: str = Field(description="`engine`, `device`, or the id of an API key")
     device_id: str | None = Field(description="null: the event is about the campaign as a whole")
     detail: dict[str, Any]
+    text: str = Field(
+        description="The event as a sentence. It has texts of devices and operators as they wrote them, so escape it"
+    )
 
 
 class EventList(BaseModel):

@@ -1,0 +1,1 @@
+"""The console: pages for operators, served by `rollwave serve` beside the API. Needs the extra ``server``."""

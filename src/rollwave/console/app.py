@@ -1,0 +1,52 @@
+"""Mounts the console beside the API of the same process."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Response
+from fastapi.responses import RedirectResponse
+
+from rollwave.console import errors, static_files
+from rollwave.console.addresses import HOME
+from rollwave.console.pages import environment
+from rollwave.console.routes import campaigns, login
+from rollwave.console.security import SecurityHeaders
+from rollwave.console.session import PATH, Keeper
+from rollwave.console.throttle import Throttle
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+
+ROUTES = (login, campaigns)
+"""The modules of the pages. Where two have routes for one path, the first one wins."""
+
+
+def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
+    """Mount the console at ``/console``, and return its own application, which is also ``app.state.console``."""
+    console = create(pool, settings)
+    app.state.console = console
+
+    async def to_campaigns() -> Response:
+        return RedirectResponse(HOME, 303)
+
+    async def favicon() -> Response:
+        return RedirectResponse(console.state.static_files.url("favicon.svg"), 302)
+
+    app.add_api_route(PATH, to_campaigns, include_in_schema=False)
+    app.add_api_route("/favicon.ico", favicon, include_in_schema=False)
+    app.mount(PATH, SecurityHeaders(console))
+    return console
+
+
+def create(pool: Pool, settings: Settings) -> FastAPI:
+    """The console's application. Its paths begin after ``/console``."""
+    console = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    console.state.pool = pool
+    console.state.settings = settings
+    console.state.keeper = Keeper(pool)
+    console.state.login_attempts = Throttle()
+    console.state.static_files = static_files.load()
+    console.state.templates = environment(console.state.static_files)
+    console.include_router(static_files.router)
+    for each in ROUTES:
+        console.include_router(each.router)
+    errors.install(console)
+    return console

@@ -1,0 +1,2 @@
+-- name: read
+SELECT secret FROM rollwave_console_secret;

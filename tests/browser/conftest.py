@@ -1,0 +1,79 @@
+"""Debian's Chromium, an installation that the tests of one process share, and a tenant and a tab for each test.
+
+All tests of this folder run on one event loop: the browser belongs to it. Simulated devices have a thread of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.browsing.house import House, Tenant, house
+from tests.browsing.tab import Tab, new_tab
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+class MakeTab(Protocol):
+    """Opens a tab, which is closed and checked at the end of the test."""
+
+    async def __call__(self, **options: Any) -> Tab: ...
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser. Where it is not installed, tests that need it are left out."""
+    program = shutil.which("chromium")
+    assert program, "chromium is not installed: scripts/system-packages installs it"
+    return program
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    # Chromium's sandbox does not work as root, and the pages are our own.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield running
+        await running.close()
+
+
+@pytest.fixture(scope="session")
+def shared_house() -> Iterator[House]:
+    with house() as shared:
+        yield shared
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tenant(shared_house: House) -> Tenant:
+    return await shared_house.tenant()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def make_tab(browser: Browser, shared_house: House) -> AsyncIterator[MakeTab]:
+    async with AsyncExitStack() as tabs:
+
+        async def make(**options: Any) -> Tab:
+            return await tabs.enter_async_context(new_tab(browser, shared_house.console.url, **options))
+
+        yield make
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(make_tab: MakeTab) -> Tab:
+    """A tab of a desktop browser."""
+    return await make_tab()
