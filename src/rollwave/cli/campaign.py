@@ -83,8 +83,8 @@ def _that_fit(columns: Mapping[str, Column], rows: list[dict[str, Any]]) -> dict
 
 
 def _done(row: Mapping[str, Any]) -> str:
-    total = row.get("total_devices") or 0
-    return f"{((row.get('succeeded') or 0) + (row.get('failed') or 0)) / total:.0%}".replace("%", " %") if total else ""
+    share = row.get("finished_share")
+    return "" if share is None else f"{share:.0%}".replace("%", " %")
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
@@ -93,8 +93,8 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 
 def _wave(row: Mapping[str, Any]) -> str:
-    waves, number = row.get("waves"), row.get("wave")
-    return f"{number + 1} of {len(waves)}" if waves and number is not None and len(waves) > 1 else ""
+    waves, number = row.get("waves") or 0, row.get("wave") or 0
+    return f"{number + 1} of {waves}" if waves > 1 else ""
 
 
 app.command(epilog=examples("rollwave campaign show 7", "rollwave campaign show 7 -o yaml"))(show)

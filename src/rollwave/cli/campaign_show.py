@@ -39,7 +39,7 @@ def _facts(document: Mapping[str, Any], snapshot: Any) -> Iterator[tuple[str, ob
         yield "pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"
     if len(snapshot.waves) > 1:
         for wave in snapshot.waves:
-            yield "wave", f"{wave.text}, {wave.done:,} of {wave.size:,} finished"
+            yield "wave", f"{wave.text}, {wave.numbers}"
     for guardrail in snapshot.guardrails:
         yield "guardrail", guardrail.text
     for cause in snapshot.causes:

@@ -22,14 +22,27 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class WaveLine:
-    """A wave. ``done``: its devices that have succeeded or failed."""
+    """A wave. ``done``: its devices that have succeeded or failed; None: these are not counted for each wave."""
 
     name: str
     size: int
-    done: int
+    sent: int
+    done: int | None
     state: str
     text: str
     needs_role: str | None
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1; or sent, where it is not known how much is done."""
+        return (self.sent if self.done is None else self.done) / self.size if self.size else 0.0
+
+    @property
+    def numbers(self) -> str:
+        """How much of it is done or sent, in words."""
+        if self.done is None:
+            return f"{self.sent:,} of {self.size:,} sent"
+        return f"{self.done:,} of {self.size:,} finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,8 @@ def _wave(entry: Mapping[str, Any]) -> WaveLine:
     return WaveLine(
         name=visible(entry["name"] or f"wave {entry['number'] + 1}"),
         size=entry["size"] or 0,
-        done=(entry["succeeded"] or 0) + (entry["failed"] or 0),
+        sent=entry["sent"] or 0,
+        done=None if entry["succeeded"] is None else entry["succeeded"] + (entry["failed"] or 0),
         state=entry["state"] or "",
         text=visible(entry["text"]),
         needs_role=entry["needs_role"],

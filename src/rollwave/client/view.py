@@ -126,8 +126,7 @@ def around_the_present(waves: Sequence[WaveLine]) -> Sequence[WaveLine]:
 
 def _wave(wave: WaveLine) -> RenderableType:
     needs = f"; needs an {wave.needs_role}" if wave.needs_role else ""
-    number = Text(f"{wave.done:,} of {wave.size:,}", no_wrap=True)
-    return _measured(Bar(wave.done / wave.size if wave.size else 0.0, _GAUGE), Text(f"{wave.text}{needs}"), number)
+    return _measured(Bar(wave.share, _GAUGE), Text(f"{wave.text}{needs}"), Text(wave.numbers, no_wrap=True))
 
 
 def _guardrails(snapshot: Snapshot) -> RenderableType | None:
