@@ -7,15 +7,16 @@ from fastapi.responses import RedirectResponse
 
 from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
+from rollwave.console.campaign_list import CampaignLists
 from rollwave.console.pages import environment
-from rollwave.console.routes import campaigns, login
+from rollwave.console.routes import campaigns, live, login
 from rollwave.console.security import SecurityHeaders
 from rollwave.console.session import PATH, Keeper
 from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (login, campaigns)
+ROUTES = (login, campaigns, live)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -23,6 +24,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     """Mount the console at ``/console``, and return its own application, which is also ``app.state.console``."""
     console = create(pool, settings)
     app.state.console = console
+    console.state.hub = app.state.hub
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
@@ -42,6 +44,7 @@ def create(pool: Pool, settings: Settings) -> FastAPI:
     console.state.pool = pool
     console.state.settings = settings
     console.state.keeper = Keeper(pool)
+    console.state.campaign_lists = CampaignLists(pool, settings)
     console.state.login_attempts = Throttle()
     console.state.static_files = static_files.load()
     console.state.templates = environment(console.state.static_files)

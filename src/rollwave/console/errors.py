@@ -98,8 +98,11 @@ async def _answer(
         else "",
         "status": int(status),
     }
-    block = "error" if part else None
-    return await page(request, "error.html", values, status=status, headers={**(headers or {}), **wait}, block=block)
+    if not part:
+        return await page(request, "error.html", values, status=status, headers={**(headers or {}), **wait})
+    # Beside the list that could not be read again: it stays, and so does its asking.
+    place = {"HX-Retarget": "#problem", "HX-Reswap": "innerHTML"} if request.method == "GET" else {}
+    return await page(request, "error.html", values, status=status, headers={**wait, **place}, block="error")
 
 
 def _id(request: Request) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from rollwave.domain.role import Role
@@ -33,13 +33,15 @@ _SECRET_SECONDS = 60.0
 class Session:
     """A person at the console: the key that they logged in with, and its role now.
 
-    ``nonce`` is random for each login. The tokens in the session's forms are bound to it.
+    ``nonce`` is random for each login. The tokens in the session's forms are bound to it. ``ends_at``: seconds since
+    1970.
     """
 
     tenant_id: str
     key_id: str
     role: Role
     nonce: str
+    ends_at: float
 
     @property
     def grant(self) -> Grant:
@@ -81,8 +83,6 @@ class Keeper:
         self._pool = pool
         self._sealed: Sealed | None = None
         self._read_at = 0.0
-        self.links = Sealed(secrets.token_hex(32))
-        """Seals login links. Its secret is this process's own, so a link ends with the process that made it."""
 
     async def sealed(self) -> Sealed:
         """Signs with the installation's secret, which is read again once a minute."""
@@ -97,15 +97,16 @@ class Keeper:
         if not cookie:
             return None
         content = (await self.sealed()).open("session", cookie, LIFETIME)
-        if not isinstance(content, list) or len(content) != 3:
+        if not isinstance(content, list) or len(content) != 4:
             return None
-        tenant_id, key_id, nonce = map(str, content)
+        tenant_id, key_id, nonce = map(str, content[:3])
         grant = await access.recheck(self._pool, tenant_id, key_id)
-        return None if grant is None else Session(grant.tenant_id, grant.key_id, grant.role, nonce)
+        return None if grant is None else Session(tenant_id, key_id, grant.role, nonce, float(content[3]))
 
     async def begin(self, request: Request, response: Response, grant: Grant) -> None:
         """Let ``response`` set the cookie of a new session."""
-        content = [grant.tenant_id, grant.key_id, secrets.token_hex(16)]
+        ends_at = time.time() + LIFETIME.total_seconds()
+        content = [grant.tenant_id, grant.key_id, secrets.token_hex(16), ends_at]
         cookie = (await self.sealed()).seal("session", content)
         set_cookie(request, response, COOKIE, cookie, max_age=LIFETIME)
         drop_cookie(response, VISITOR)
@@ -138,25 +139,24 @@ def keeper(request: Request) -> Keeper:
     return found
 
 
-def login_link(app: FastAPI, grant: Grant, base_url: str, *, valid_for: timedelta = timedelta(days=30)) -> str:
-    """A link that logs in with the key of ``grant``, for a program that shows its own console, such as the demo.
+async def login_link(pool: Pool, grant: Grant, base_url: str, *, valid_for: timedelta = timedelta(days=30)) -> str:
+    """A link that logs in with the key of ``grant``, for a program that starts a console, such as the demo.
 
-    It may be used any number of times while this process runs, and at most for ``valid_for``. Whoever has it can do
-    what the key can do. The server redirects to an address without it.
+    It may be used any number of times in ``valid_for``, until the key ends. Whoever has it can do what the key can do.
+    The server redirects to an address without it.
 
     Args:
-        app: the application that :func:`rollwave.console.app.install` was called with.
+        pool: connections to the database of the console.
         base_url: such as ``http://127.0.0.1:8080``.
     """
-    keeper: Keeper = app.state.console.state.keeper
     ends_at = time.time() + valid_for.total_seconds()
-    token = keeper.links.seal("link", [grant.tenant_id, grant.key_id, ends_at])
+    token = Sealed(await console_secret.read(pool)).seal("link", [grant.tenant_id, grant.key_id, ends_at])
     return f"{base_url.rstrip('/')}/console/login?{urlencode({'link': token})}"
 
 
 async def of_link(request: Request, token: str) -> Grant | None:
     """The grant of a login link; None: it is invalid or too old, or its key is."""
-    content = keeper(request).links.open("link", token, timedelta(days=3650))
+    content = (await keeper(request).sealed()).open("link", token, timedelta(days=3650))
     if not isinstance(content, list) or len(content) != 3 or float(content[2]) < time.time():
         return None
     return await access.recheck(request.app.state.pool, str(content[0]), str(content[1]))

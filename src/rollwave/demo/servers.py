@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 
+from rollwave.console.session import login_link
 from rollwave.demo.artifact import ArtifactServer
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker, free_port
@@ -21,6 +22,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.embedded.process import ServerProcess
 from rollwave.errors import RollwaveError
 from rollwave.store import access
+from rollwave.store.access import Grant
 from rollwave.store.database import create_pool
 from rollwave.store.migrate import migrate
 
@@ -61,12 +63,12 @@ def running_servers(folder: Path, on_step: Callable[[str], None]) -> Iterator[Se
         on_step("an MQTT broker")
         broker = running.enter_context(EmbeddedBroker())
         on_step("the schema, a tenant and a key")
-        api_key = asyncio.run(_prepare(postgres.url))
+        api_key, admin = asyncio.run(_prepare(postgres.url))
         on_step("the engine, its API and the console")
         api_url = _serve(running, folder, postgres.url, broker.url)
         artifacts = running.enter_context(ArtifactServer(folder / "artifacts"))
-        login_link = f"{api_url}/console"
-        yield Servers(folder, postgres.url, broker.url, api_url, api_key, login_link, artifacts)
+        link = asyncio.run(_login_link(postgres.url, admin, api_url))
+        yield Servers(folder, postgres.url, broker.url, api_url, api_key, link, artifacts)
 
 
 def data_folder(data: Path | None) -> Path:
@@ -88,10 +90,19 @@ def data_folder(data: Path | None) -> Path:
     return data.resolve()
 
 
-async def _prepare(database_url: str) -> str:
+async def _prepare(database_url: str) -> tuple[str, Grant]:
+    """Make the schema, the tenant and two keys. Returns the operator's key, and the grant of the admin's."""
     await migrate(database_url)
     async with create_pool(database_url, size=1) as pool:
-        return await access.create(pool, TENANT, Role.OPERATOR, name="demo")
+        operator = await access.create(pool, TENANT, Role.OPERATOR, name="demo")
+        admin = await access.verify(pool, await access.create(pool, TENANT, Role.ADMIN, name="console of the demo"))
+    assert admin
+    return operator, admin
+
+
+async def _login_link(database_url: str, grant: Grant, api_url: str) -> str:
+    async with create_pool(database_url, size=1) as pool:
+        return await login_link(pool, grant, api_url)
 
 
 def _serve(running: ExitStack, folder: Path, database_url: str, broker_url: str) -> str:

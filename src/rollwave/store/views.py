@@ -131,7 +131,7 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        await _require(connection, tenant_id, campaign_id)
+        await require(connection, tenant_id, campaign_id)
         records = await connection.fetch(_sql["events"], tenant_id, campaign_id, after, limit)
     return [_event(record) for record in records]
 
@@ -255,7 +255,12 @@ def _event(row: asyncpg.Record) -> Document:
     return {**with_moments(row), "detail": detail, "text": text}
 
 
-async def _require(connection: Connection, tenant_id: str, campaign_id: int) -> None:
+async def require(connection: Connection, tenant_id: str, campaign_id: int) -> None:
+    """Check that the tenant has this campaign.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
     if not await connection.fetchval(_sql["campaign_exists"], tenant_id, campaign_id):
         raise _missing(campaign_id)
 

@@ -15,7 +15,6 @@ from rollwave.api.parameters import (
     Limit,
     RowCursor,
     ServerSettings,
-    TextCursor,
     problems,
 )
 from rollwave.api.policy_body import DryRun, advice_fields, preview_fields
@@ -30,10 +29,9 @@ from rollwave.api.schemas.campaigns import (
     Promotion,
     RetriedDevices,
 )
-from rollwave.api.schemas.executions import EventList, ExecutionList, Explanation, Waiting
+from rollwave.api.schemas.executions import EventList, Explanation, Waiting
 from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.policy.advice import Advice
 from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
@@ -205,27 +203,6 @@ async def promote_wave(
         reason=body.reason if body else None,
     )
     return CampaignState(id=campaign_id, status=status)
-
-
-@router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))
-async def list_campaign_devices(
-    pool: DbPool,
-    grant: Viewer,
-    campaign_id: CampaignNumber,
-    status: Annotated[ExecutionStatus | None, Query(description="Only rows with this status")] = None,
-    limit: Limit = 100,
-    cursor: TextCursor = None,
-) -> ExecutionList:
-    """The progress of each device, ordered by device id."""
-    found = await views.devices(pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor)
-    return ExecutionList.model_validate(
-        {
-            "campaign_id": campaign_id,
-            "devices": found.rows,
-            "total": found.total,
-            "next_cursor": found.next_cursor,
-        }
-    )
 
 
 @router.get("/{campaign_id}/events", summary="Watch a campaign", responses=problems(404))

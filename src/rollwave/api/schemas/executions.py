@@ -31,7 +31,10 @@ class ExecutionList(BaseModel):
 
     campaign_id: int
     devices: list[Execution]
-    total: int = Field(description="Over all pages, for the same filter")
+    total: int | None = Field(
+        description="Over all pages, for the same filter, counted up to 100,000 unless the filter is `status` alone; "
+        "null: not counted"
+    )
     next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
 
 
