@@ -9,14 +9,14 @@ from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
 from rollwave.console.campaign_list import CampaignLists
 from rollwave.console.pages import environment
-from rollwave.console.routes import campaigns, live, login
+from rollwave.console.routes import campaign, campaign_actions, campaigns, live, login
 from rollwave.console.security import SecurityHeaders
 from rollwave.console.session import PATH, Keeper
 from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (login, campaigns, live)
+ROUTES = (login, campaigns, live, campaign, campaign_actions)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -25,6 +25,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     console = create(pool, settings)
     app.state.console = console
     console.state.hub = app.state.hub
+    console.state.fields = app.state.fields
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
