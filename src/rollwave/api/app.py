@@ -42,7 +42,7 @@ from rollwave.store.database import Pool
 PREFIX = "/api/v1"
 
 _ROUTES = (
-    *(firmware, campaigns, campaign_devices, causes, overview, live, field, policies, segments, brakes),
+    *(firmware, campaigns, overview, live, campaign_devices, causes, field, policies, segments, brakes),
     *(registry, device_campaigns, imports, search, keys, quarantine),
 )
 
@@ -88,6 +88,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.readiness = checks
     app.state.fields = Fields(pool)
     app.state.hub = _hub(app)
+    app.state.stopping.append(app.state.hub.close)
     app.include_router(ops_router)
     app.include_router(policies.schemas, prefix=PREFIX)
     for each in _ROUTES:

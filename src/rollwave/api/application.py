@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-
 HEAD = "rollwave.head"
 """The key in the scope of a HEAD request, which is handled as GET."""
 
@@ -20,6 +19,7 @@ class Application(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, redirect_slashes=False)
+        self.state.stopping = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

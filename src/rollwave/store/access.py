@@ -110,6 +110,8 @@ async def recheck(pool: Pool, tenant_id: str, key_id: str) -> Grant | None:
     """The grant of a key that was verified before; None: it has expired or was revoked since, or its tenant is gone."""
     async with tenant_transaction(pool, tenant_id) as connection:
         row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+        if row is not None and row["note_use"]:
+            await connection.execute(_sql["note_use"], tenant_id, key_id)
     return None if row is None else Grant(tenant_id, key_id, Role(row["role"]))
 
 

@@ -22,6 +22,14 @@ WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL
   AND (expires_at IS NULL OR expires_at > statement_timestamp())
   AND EXISTS (SELECT FROM tenants WHERE tenant_id = $1);
 
+-- name: usable_of
+-- The same for the keys $2.
+SELECT key_id, role
+FROM rollwave_api_keys
+WHERE tenant_id = $1 AND key_id = ANY ($2::text[]) AND revoked_at IS NULL
+  AND (expires_at IS NULL OR expires_at > statement_timestamp())
+  AND EXISTS (SELECT FROM tenants WHERE tenant_id = $1);
+
 -- name: note_use
 -- Not applied: another request has stored it. A request does not wait for another one that is storing it.
 UPDATE rollwave_api_keys SET last_used_at = statement_timestamp()
@@ -30,14 +38,6 @@ WHERE tenant_id = $1 AND key_id = (
     WHERE tenant_id = $1 AND key_id = $2 AND (last_used_at > statement_timestamp() - interval '1 hour') IS NOT TRUE
     FOR NO KEY UPDATE SKIP LOCKED
 );
-
--- name: usable_of
--- The same for the keys $2.
-SELECT key_id, role
-FROM rollwave_api_keys
-WHERE tenant_id = $1 AND key_id = ANY ($2::text[]) AND revoked_at IS NULL
-  AND (expires_at IS NULL OR expires_at > statement_timestamp())
-  AND EXISTS (SELECT FROM tenants WHERE tenant_id = $1);
 
 -- name: all
 SELECT key_id, name, role, EXTRACT(epoch FROM created_at)::float8 AS created_at,
