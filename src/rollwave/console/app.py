@@ -8,14 +8,26 @@ from fastapi.responses import RedirectResponse
 from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
 from rollwave.console.pages import environment
-from rollwave.console.routes import campaigns, login
+from rollwave.console.routes import (
+    brakes,
+    campaigns,
+    devices,
+    firmware,
+    groups,
+    keys,
+    login,
+    new_campaign,
+    quarantine,
+    search,
+    system,
+)
 from rollwave.console.security import SecurityHeaders
 from rollwave.console.session import PATH, Keeper
 from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (login, campaigns)
+ROUTES = (login, new_campaign, campaigns, devices, groups, firmware, brakes, quarantine, keys, system, search)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -23,6 +35,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     """Mount the console at ``/console``, and return its own application, which is also ``app.state.console``."""
     console = create(pool, settings)
     app.state.console = console
+    console.state.readiness = app.state.readiness
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
