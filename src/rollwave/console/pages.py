@@ -29,7 +29,7 @@ NAVIGATION = (
     ("/console/groups", "Groups"),
     ("/console/firmware", "Firmware"),
     ("/console/brakes", "Brakes"),
-    ("/console/quarantine", "Quarantine"),
+    ("/console/quarantine", "Messages"),
     ("/console/keys", "Keys"),
     ("/console/system", "System"),
 )

@@ -17,7 +17,7 @@ from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
-from rollwave.engine import explain
+from rollwave.engine import explain, timeline
 from rollwave.engine.explain import WaitingDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.settings import Settings
@@ -79,7 +79,8 @@ async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
-    return _document(shown, overview_facts(facts, settings), waiting, events)
+        ahead = await timeline.outlook(connection, row.row, settings)
+    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json()
 
 
 async def _read(connection: Connection, tenant_id: str, campaign_id: int) -> tuple[Document, CampaignFacts]:
@@ -164,12 +165,9 @@ def _document(
         "devices": devices.to_json(),
         "finished_share": devices.finished_share,
         "failure_rate": devices.failure_rate,
-        "rate_per_minute": None,
         "waves": [each.to_json(len(facts.waves)) for each in facts.waves],
         "guardrails": [each.to_json() for each in most_used_first(facts.guardrails)],
         "segments": [each.to_json() for each in facts.segments],
-        "forecast": {"earliest": None, "latest": None, "text": "…"},
-        "plan": None,
         "causes": [],
         "waiting": [_waiting(each) for each in waiting.waiting],
         "events": list(events),
