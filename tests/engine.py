@@ -28,10 +28,10 @@ from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store import executions, listeners
+from rollwave.store import executions, listeners, views
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection as Inside
-from rollwave.store.database import Pool
+from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claim
 from tests.support import Running, end, eventually, rollwave_running
 
@@ -206,6 +206,12 @@ async def breakdown(connection: Connection, campaign: int, tenant: str = TENANT)
         campaign,
     )
     return {row["status"]: row["n"] for row in rows}
+
+
+async def campaign_shown(pool: Pool, tenant: str, campaign: int) -> dict[str, Any]:
+    """The campaign as the API shows it, without its guardrails and its verdict."""
+    async with tenant_transaction(pool, tenant) as connection:
+        return await views.campaign(connection, tenant, campaign)
 
 
 async def device_row(connection: Connection, campaign: int, device: str, tenant: str = TENANT) -> dict[str, Any]:

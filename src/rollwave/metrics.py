@@ -65,6 +65,8 @@ auto_aborts = Counter("rollwave_auto_aborts", "Campaigns aborted by their guardr
 guardrail_trips = Counter(
     "rollwave_guardrail_trips", "Guardrails of policy documents that tripped", ["action"], registry=_OURS
 )
+live_streams = Gauge("rollwave_live_streams", "Open streams of the API and the console", registry=_OURS)
+live_reads = Counter("rollwave_live_reads", "Reads of campaigns for all their open streams together", registry=_OURS)
 tick_seconds = Histogram("rollwave_tick_seconds", "Duration of one look at one campaign", buckets=_FAST, registry=_OURS)
 
 

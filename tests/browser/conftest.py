@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.console.house import House, Tenant, house
-from tests.console.tab import Tab, new_tab
+from tests.browsing.house import House, Tenant, house
+from tests.browsing.tab import Tab, new_tab
 
 HERE = Path(__file__).parent
 
@@ -65,10 +65,11 @@ async def tenant(shared_house: House) -> Tenant:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def make_tab(browser: Browser, shared_house: House) -> AsyncIterator[MakeTab]:
+    console = shared_house.console
     async with AsyncExitStack() as tabs:
 
         async def make(**options: Any) -> Tab:
-            return await tabs.enter_async_context(new_tab(browser, shared_house.console.url, **options))
+            return await tabs.enter_async_context(new_tab(browser, console.url, console.log, **options))
 
         yield make
 

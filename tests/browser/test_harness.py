@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.console.tab import Tab
+from tests.browsing.tab import Tab
 
 
 async def test_a_tab_notes_errors_blocked_content_and_failed_requests(tab: Tab) -> None:

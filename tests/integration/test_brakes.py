@@ -23,13 +23,14 @@ from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import NOTHING_TO_DO
 from rollwave.settings import Settings
-from rollwave.store import brakes, views
+from rollwave.store import brakes
 from rollwave.store.database import Pool
 from tests.engine import (
     TENANT,
     Connection,
     breakdown,
     campaign_ref,
+    campaign_shown,
     connect,
     device_row,
     devices,
@@ -101,7 +102,7 @@ async def test_a_claim_takes_nothing_and_every_device_is_explained(
     assert [(each.verdict.gate, each.devices) for each in waiting.waiting] == [(gate, 3)]
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")
     assert [each.gate for each in found.checks if not each.open] == [gate]
-    [shown] = (await views.campaign(pool, TENANT, campaign))["stopped_by"]
+    [shown] = (await campaign_shown(pool, TENANT, campaign))["stopped_by"]
     assert (shown["kind"], shown["by"]) == (gate.value.replace("halted", "halt"), "key-1")
     others = await make_claims(pool, SETTINGS).claim(campaign_ref(south, "south"))
     assert len(others.commands) == 3, "another tenant sends on"

@@ -32,6 +32,7 @@ from tests.engine import (
     breakdown,
     campaign_ref,
     campaign_row,
+    campaign_shown,
     claim_commands,
     connect,
     devices,
@@ -305,7 +306,7 @@ async def test_a_first_count_blocks_no_other_transaction(
 
 
 async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:
-    page = await views.campaign(pool, "north", campaign)
+    page = await campaign_shown(pool, "north", campaign)
     every = await views.devices(pool, "north", campaign, status=None, limit=9)
     skipped = await views.devices(pool, "north", campaign, status=ExecutionStatus.SKIPPED, limit=9)
     return page["status_breakdown"], every.total, skipped.total

@@ -15,9 +15,18 @@ from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.worker.tick import Ticker
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
-from rollwave.store import campaigns, views
+from rollwave.store import campaigns
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, campaign_ref, connect, insert_campaign, mark_sent
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_ref,
+    campaign_shown,
+    connect,
+    insert_campaign,
+    mark_sent,
+)
 
 WAITING = 25
 
@@ -58,7 +67,7 @@ async def counters(host: Connection) -> dict[str, int]:
 
 async def shown(pool: Pool, campaign: int) -> dict[str, int]:
     """The breakdown on the campaign's page. Its counters must agree with it."""
-    page = await views.campaign(pool, TENANT, campaign)
+    page = await campaign_shown(pool, TENANT, campaign)
     found: dict[str, int] = page["status_breakdown"]
     assert (page["succeeded"], page["failed"]) == (found["SUCCESS"], found["FAILED"])
     return {status: number for status, number in found.items() if number}

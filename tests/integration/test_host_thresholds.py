@@ -8,9 +8,9 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.store import campaigns, counters, many_tenants, views
+from rollwave.store import campaigns, counters, many_tenants
 from rollwave.store.database import Pool, tenant_transaction
-from tests.engine import connect, insert_campaign
+from tests.engine import campaign_shown, connect, insert_campaign
 
 WRITTEN = (0.1, 0.7, 1 / 3, 0.30000000000000004)
 
@@ -30,7 +30,7 @@ async def test_an_abort_threshold_is_read_as_it_was_stored(database: str, pool: 
                 counted = await counters.count(connection, "north", tally)
             async with many_tenants.transaction(pool) as connection:
                 also = await many_tenants.count(connection, {TenantId("north"): tally})
-            shown = await views.campaign(pool, "north", campaign)
+            shown = await campaign_shown(pool, "north", campaign)
             assert (
                 found.threshold == counted[0].threshold == also[0][1].threshold == shown["abort_threshold"] == threshold
             )

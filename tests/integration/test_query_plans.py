@@ -25,7 +25,9 @@ from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.reports.outcome import Move, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
+from rollwave.engine import overview
 from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK
+from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, executions, many_tenants, overdue, views
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Pool, tenant_transaction
@@ -33,7 +35,7 @@ from rollwave.store.executions import Claimed, Times
 from rollwave.store.many_tenants import TenantReport
 from rollwave.store.overdue import Failed, Postponed
 from rollwave.store.queries import load
-from tests.engine import claim_commands
+from tests.engine import campaign_shown, claim_commands
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -68,7 +70,7 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
-NOUNS = ("campaigns", "counters", "executions", "many_tenants", "overdue", "views")
+NOUNS = ("campaigns", "counters", "executions", "many_tenants", "overdue", "overview", "views")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
@@ -231,6 +233,7 @@ PINNED = {
     "views.devices_unfinished": {WAITING, OPEN},
     "views.campaign": {CAMPAIGN},
     "views.campaigns": {CAMPAIGN, DUE},
+    "overview.campaigns": {CAMPAIGN},
     "views.claimed_and_pending": {OPEN},
     "views.device": {KEY, WAITING, OPEN},
 }
@@ -336,7 +339,7 @@ async def looked_after(pool: Pool, campaign: Campaign, commands: tuple[Claimed, 
 
 async def looked_at(pool: Pool, large_campaign: CampaignId) -> None:
     await campaigns.due(pool)
-    await views.campaign(pool, "north", large_campaign)
+    await campaign_shown(pool, "north", large_campaign)
     await views.devices(pool, "north", large_campaign, status=None, limit=ROWS, cursor="device-2")
     async with tenant_transaction(pool, "north", queues=True) as connection:
         await views.pending(connection, "north", large_campaign, device_timeout=600, tokens=ROWS)
@@ -346,7 +349,8 @@ async def looked_at(pool: Pool, large_campaign: CampaignId) -> None:
             await views.devices(pool, "north", large_campaign, status=status, limit=ROWS)
         await views.devices(pool, "north", large_campaign, status=ExecutionStatus.DOWNLOADING, limit=ROWS)
         for state in (None, CampaignStatus.RUNNING, CampaignStatus.COMPLETED):
-            await views.campaigns(pool, "north", status=state, limit=ROWS)
+            await overview.campaigns(pool, Settings(), "north", status=state, limit=ROWS)
+    await overview.overview(pool, Settings(), "north", large_campaign)
 
 
 async def test_each_frequent_statement_uses_its_own_index(

@@ -27,7 +27,7 @@ from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, views
+from rollwave.store import campaigns, counters
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.queries import load
@@ -38,6 +38,7 @@ from tests.engine import (
     breakdown,
     campaign_ref,
     campaign_row,
+    campaign_shown,
     connect,
     devices,
     events,
@@ -118,7 +119,7 @@ async def test_a_larger_group_is_targeted_batch_by_batch(host: Connection, pool:
     campaign = await create(host, pool)
     assert await targeted(host, campaign) == device_names(1, 10)
     assert await targeting_progress(host, campaign) == (35, 10, "dev-00010")
-    seen = await views.campaign(pool, TENANT, campaign)
+    seen = await campaign_shown(pool, TENANT, campaign)
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["PENDING"]) == (35, 10, 10)
     [ref] = await campaigns.due(pool)
     assert (ref.campaign_id, ref.status) == (campaign, "CREATED")
@@ -297,7 +298,7 @@ async def test_an_aborted_campaign_shows_how_many_devices_were_targeted(
     await abort_campaign(pool, TENANT, campaign, actor="test")
     await targeter.target(campaign_ref(campaign))
     assert await targeted(host, campaign) == device_names(1, 10)
-    seen = await views.campaign(pool, TENANT, campaign)
+    seen = await campaign_shown(pool, TENANT, campaign)
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["SKIPPED"]) == (35, 10, 10)
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rollwave.client.text import duration, visible
+from rollwave.client.text import visible
 from rollwave.client.view import Bar
+from rollwave.domain.overview.texts import duration
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,42 @@ from fastapi.routing import APIRoute
 
 from rollwave.api import problems
 from rollwave.api.application import Application
+from rollwave.api.live.hub import Hub
+from rollwave.api.live.news import Snapshot
 from rollwave.api.ops import Readiness, ops_router
 from rollwave.api.policy_body import describe_policies
-from rollwave.api.routes import brakes, campaigns, firmware, imports, policies, registry, segments
+from rollwave.api.routes import (
+    brakes,
+    campaign_devices,
+    campaigns,
+    causes,
+    device_campaigns,
+    field,
+    firmware,
+    imports,
+    keys,
+    live,
+    overview,
+    policies,
+    quarantine,
+    registry,
+    search,
+    segments,
+    timeline,
+)
+from rollwave.api.schemas.overview import Overview
+from rollwave.engine.field import Fields
+from rollwave.engine.overview import overview as read_overview
 from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 PREFIX = "/api/v1"
+
+_ROUTES = (
+    *(firmware, campaigns, overview, timeline, live, campaign_devices, causes, field, policies, segments, brakes),
+    *(registry, device_campaigns, imports, search, keys, quarantine),
+)
 
 _DESCRIPTION = """
 Firmware over the air: register firmware, group devices, create a campaign, start it, watch it.
@@ -59,13 +87,26 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.pool = pool
     app.state.settings = settings
     app.state.readiness = checks
+    app.state.fields = Fields(pool)
+    app.state.hub = _hub(app)
+    app.state.stopping.append(app.state.hub.close)
     app.include_router(ops_router)
     app.include_router(policies.schemas, prefix=PREFIX)
-    for each in (firmware, campaigns, policies, segments, brakes, registry, imports):
+    for each in _ROUTES:
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)
     return app
+
+
+def _hub(app: FastAPI) -> Hub:
+    pool, settings = app.state.pool, app.state.settings
+
+    async def snapshot(tenant_id: str, campaign_id: int) -> Snapshot:
+        document = await read_overview(pool, settings, tenant_id, campaign_id)
+        return Snapshot.of(document, Overview.model_validate(document).model_dump_json())
+
+    return Hub(pool, snapshot, app.state.fields.read)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
+HEAD = "rollwave.head"
+"""The key in the scope of a HEAD request, which is handled as GET."""
+
 
 class Application(FastAPI):
     """Answers HEAD as GET without the body, and a path with a trailing slash as the path without it.
@@ -16,12 +19,14 @@ class Application(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, redirect_slashes=False)
+        self.state.stopping = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             scope = _without_trailing_slash(scope)
             if scope["method"] == "HEAD":
-                scope, send = {**scope, "method": "GET"}, _without_body(send)
+                # A stream of events looks at the mark: nobody would read it, and it would not end.
+                scope, send = {**scope, "method": "GET", HEAD: True}, _without_body(send)
         await super().__call__(scope, receive, send)
 
 

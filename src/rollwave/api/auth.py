@@ -51,6 +51,10 @@ def _operator(grant: Annotated[Grant, Depends(_granted)]) -> Grant:
     return _require(grant, Role.OPERATOR)
 
 
+def _admin(grant: Annotated[Grant, Depends(_granted)]) -> Grant:
+    return _require(grant, Role.ADMIN)
+
+
 def _require(grant: Grant, needed: Role) -> Grant:
     if not grant.role.covers(needed):
         raise HTTPException(403, f"Requires role {needed}; this key has role {grant.role}.")
@@ -61,6 +65,8 @@ Viewer = Annotated[Grant, Depends(_viewer)]
 """Parameter of a route that reads."""
 Operator = Annotated[Grant, Depends(_operator)]
 """Parameter of a route that changes something."""
+Admin = Annotated[Grant, Depends(_admin)]
+"""Parameter of a route for the keys of the tenant."""
 
-NEEDED: Mapping[object, Role] = MappingProxyType({_viewer: Role.VIEWER, _operator: Role.OPERATOR})
+NEEDED: Mapping[object, Role] = MappingProxyType({_viewer: Role.VIEWER, _operator: Role.OPERATOR, _admin: Role.ADMIN})
 """The role that a route needs, by the function that gives it its grant."""

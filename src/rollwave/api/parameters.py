@@ -55,6 +55,7 @@ _MEANINGS: Mapping[int, str] = {
     413: "The body is too large",
     415: "The body has another media type than this route takes",
     422: "A value is not valid; `errors` says which",
+    429: "Too many streams are open; try again after `Retry-After` seconds",
     503: "The database is unavailable; try again after `Retry-After` seconds",
 }
 

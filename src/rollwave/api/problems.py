@@ -63,6 +63,7 @@ _SLUGS: Mapping[int, str] = {
     413: "body-too-large",
     415: "unsupported-media-type",
     422: "invalid-input",
+    429: "too-many-requests",
     500: "internal-error",
     503: "unavailable",
 }

@@ -28,6 +28,8 @@ class _Server(uvicorn.Server):
 async def serve(app: FastAPI, host: str, port: int) -> None:
     """Serve until cancelled, then finish the requests in progress. Port 0 chooses a free port.
 
+    ``app.state.stopping``: functions that end requests which would not end by themselves, such as streams.
+
     Raises:
         ConfigurationError: this process cannot listen at this address.
     """
@@ -48,6 +50,8 @@ async def serve(app: FastAPI, host: str, port: int) -> None:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
         server.should_exit = True
+        for stop in app.state.stopping:
+            stop()
         await serving
         raise
     finally:

@@ -7,6 +7,7 @@ from fastapi.responses import RedirectResponse
 
 from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
+from rollwave.console.campaign_list import CampaignLists
 from rollwave.console.pages import environment
 from rollwave.console.routes import (
     brakes,
@@ -15,6 +16,7 @@ from rollwave.console.routes import (
     firmware,
     groups,
     keys,
+    live,
     login,
     new_campaign,
     quarantine,
@@ -27,7 +29,7 @@ from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (login, new_campaign, campaigns, devices, groups, firmware, brakes, quarantine, keys, system, search)
+ROUTES = (*(login, new_campaign, campaigns, live, devices, groups, firmware, brakes, quarantine, keys, system, search),)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -36,6 +38,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     console = create(pool, settings)
     app.state.console = console
     console.state.readiness = app.state.readiness
+    console.state.hub = app.state.hub
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
@@ -55,6 +58,7 @@ def create(pool: Pool, settings: Settings) -> FastAPI:
     console.state.pool = pool
     console.state.settings = settings
     console.state.keeper = Keeper(pool)
+    console.state.campaign_lists = CampaignLists(pool, settings)
     console.state.login_attempts = Throttle()
     console.state.static_files = static_files.load()
     console.state.templates = environment(console.state.static_files)

@@ -33,13 +33,15 @@ _SECRET_SECONDS = 60.0
 class Session:
     """A person at the console: the key that they logged in with, and its role now.
 
-    ``nonce`` is random for each login. The tokens in the session's forms are bound to it.
+    ``nonce`` is random for each login. The tokens in the session's forms are bound to it. ``ends_at``: seconds since
+    1970.
     """
 
     tenant_id: str
     key_id: str
     role: Role
     nonce: str
+    ends_at: float
 
     @property
     def grant(self) -> Grant:
@@ -95,15 +97,16 @@ class Keeper:
         if not cookie:
             return None
         content = (await self.sealed()).open("session", cookie, LIFETIME)
-        if not isinstance(content, list) or len(content) != 3:
+        if not isinstance(content, list) or len(content) != 4:
             return None
-        tenant_id, key_id, nonce = map(str, content)
+        tenant_id, key_id, nonce = map(str, content[:3])
         grant = await access.recheck(self._pool, tenant_id, key_id)
-        return None if grant is None else Session(grant.tenant_id, grant.key_id, grant.role, nonce)
+        return None if grant is None else Session(tenant_id, key_id, grant.role, nonce, float(content[3]))
 
     async def begin(self, request: Request, response: Response, grant: Grant) -> None:
         """Let ``response`` set the cookie of a new session."""
-        content = [grant.tenant_id, grant.key_id, secrets.token_hex(16)]
+        ends_at = time.time() + LIFETIME.total_seconds()
+        content = [grant.tenant_id, grant.key_id, secrets.token_hex(16), ends_at]
         cookie = (await self.sealed()).seal("session", content)
         set_cookie(request, response, COOKIE, cookie, max_age=LIFETIME)
         drop_cookie(response, VISITOR)

@@ -91,6 +91,15 @@ TRANSITIONS: Mapping[tuple[CampaignStatus, Action], CampaignStatus] = MappingPro
 
 FINAL = frozenset({_S.COMPLETED, _S.ABORTED})
 
+PAUSED_BY_OPERATOR = "paused by an operator"
+ABORTED_BY_OPERATOR, CANCELLED_BY_OPERATOR = "aborted by an operator", "cancelled by an operator"
+"""The reasons of actions for which a person gave none. Any other reason of a pause is the engine's."""
+
+
+def paused_by_operator(reason: str) -> bool:
+    """Whether this is the reason of a person's pause. A host's column may be too narrow for all of it."""
+    return PAUSED_BY_OPERATOR.startswith(reason)
+
 
 def after(status: CampaignStatus, action: Action) -> CampaignStatus | None:
     """The state that ``action`` leads to; None if it is not allowed in ``status``."""

@@ -64,12 +64,22 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
     """
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
-        facts = await _facts(connection, campaign, settings)
-        admission = admit(campaign.policy, facts)
-        device_timeout, tokens = _device_timeout(campaign), admission.tokens
-        pending = await views.pending(connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens)
-        waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
-        verdicts = await _with_quarantine(connection, campaign, [each.verdict for each in waiting])
+        return await count_devices(connection, campaign, settings)
+
+
+async def count_devices(
+    connection: Connection, campaign: CampaignUnderPolicy, settings: Settings, *, shown: Document | None = None
+) -> WaitingDevices:
+    """As :func:`waiting_devices`, in a transaction with ``queues``. ``shown``: the campaign as the API shows it."""
+    tenant_id, campaign_id = campaign.row.tenant_id, campaign.row.id
+    facts = await _facts(connection, campaign, settings)
+    admission = admit(campaign.policy, facts)
+    device_timeout, tokens = _device_timeout(campaign), admission.tokens
+    pending = await views.pending(
+        connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens, shown=shown
+    )
+    waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
+    verdicts = await _with_quarantine(connection, campaign, [each.verdict for each in waiting])
     named = [replace(each, verdict=verdict) for each, verdict in zip(waiting, verdicts, strict=True)]
     return WaitingDevices(facts.now, pending.devices, named)
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from rollwave.domain.campaign import FINAL, Action, CampaignStatus
+from rollwave.domain.campaign import (
+    ABORTED_BY_OPERATOR,
+    CANCELLED_BY_OPERATOR,
+    FINAL,
+    PAUSED_BY_OPERATOR,
+    Action,
+    CampaignStatus,
+)
 from rollwave.domain.policy_events import SegmentReleased
 from rollwave.domain.role import Role
 from rollwave.engine import guardrail_changes
@@ -77,7 +84,7 @@ async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor:
         NotFound: the tenant has no such campaign.
         Conflict: the campaign was never started, or has ended.
     """
-    return await _move(pool, tenant_id, campaign_id, Action.PAUSE, actor=actor, words="paused by an operator")
+    return await _move(pool, tenant_id, campaign_id, Action.PAUSE, actor=actor, words=PAUSED_BY_OPERATOR)
 
 
 async def abort_campaign(
@@ -90,7 +97,7 @@ async def abort_campaign(
         Conflict: the campaign has completed.
         InvalidInput: the reason does not fit the column of the host's own table.
     """
-    words = "aborted by an operator"
+    words = ABORTED_BY_OPERATOR
     return await _move(pool, tenant_id, campaign_id, Action.ABORT, actor=actor, words=words, reason=reason)
 
 
@@ -107,7 +114,7 @@ async def cancel_campaign(
     written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
-        words = "cancelled by an operator"
+        words = CANCELLED_BY_OPERATOR
         return await begin_cancel(connection, campaign, actor=actor, reason=reason or words, cut=not reason)
 
 

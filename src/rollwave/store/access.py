@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote, unquote
@@ -46,6 +47,12 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+def key_id_of(key: str) -> str:
+    """The id of a key that :func:`create` has returned."""
+    return key.rsplit(".", 2)[1]
 
 
 async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None) -> str:
@@ -90,9 +97,11 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     try:
         async with tenant_transaction(pool, tenant_id) as connection:
             row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+            if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
+                return None
+            if row["note_use"]:
+                await connection.execute(_sql["note_use"], tenant_id, key_id)
     except ValueRefused:  # the database's encoding lacks a character of this tenant id
-        return None
-    if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
         return None
     return Grant(tenant_id, key_id, Role(row["role"]))
 
@@ -101,7 +110,16 @@ async def recheck(pool: Pool, tenant_id: str, key_id: str) -> Grant | None:
     """The grant of a key that was verified before; None: it has expired or was revoked since, or its tenant is gone."""
     async with tenant_transaction(pool, tenant_id) as connection:
         row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+        if row is not None and row["note_use"]:
+            await connection.execute(_sql["note_use"], tenant_id, key_id)
     return None if row is None else Grant(tenant_id, key_id, Role(row["role"]))
+
+
+async def recheck_all(pool: Pool, tenant_id: str, key_ids: Collection[str]) -> Mapping[str, Role]:
+    """The present roles of those of the tenant's keys that are still valid, by key id."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        rows = await connection.fetch(_sql["usable_of"], tenant_id, list(key_ids))
+    return {row["key_id"]: Role(row["role"]) for row in rows}
 
 
 async def list_keys(pool: Pool, tenant_id: str) -> list[ApiKey]:

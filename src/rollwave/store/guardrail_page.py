@@ -1,10 +1,11 @@
-"""The tests of a campaign's guardrails, for people."""
+"""The tests of campaigns' guardrails, for people."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rollwave.store.database import Connection
 from rollwave.store.guardrails import OpenTest, group_of, numbers_of
@@ -17,18 +18,32 @@ _sql = load("guardrails")
 class Shown:
     """A test for people. ``tripped_at``: seconds since 1970."""
 
+    campaign_id: int
     test: OpenTest
     tripped_at: float | None
     evidence: Mapping[str, object] | None
 
 
-async def page(
-    connection: Connection, tenant_id: str, campaign_id: int, names: Sequence[str], *, limit: int
-) -> list[Shown]:
+class Asked(NamedTuple):
+    """A guardrail of a campaign. ``in_short``: only tests that have tripped, without the devices that were sent to."""
+
+    campaign_id: int
+    guardrail: str
+    in_short: bool = False
+
+
+async def page(connection: Connection, tenant_id: str, asked: Sequence[Asked], *, limit: int) -> list[Shown]:
     """Up to ``limit`` tests of each guardrail: first those that have tripped, then those with the most failures."""
-    rows = await connection.fetch(_sql["page"], tenant_id, campaign_id, names, limit)
+    if not asked:
+        return []
+    rows = await connection.fetch(
+        _sql["page"],
+        *(tenant_id, [each.campaign_id for each in asked], [each.guardrail for each in asked], limit),
+        [each.in_short for each in asked],
+    )
     return [
         Shown(
+            row["campaign_id"],
             OpenTest(row["number"], group_of(row), numbers_of(row)),
             row["tripped_at"],
             None if row["evidence"] is None else json.loads(row["evidence"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -39,21 +40,37 @@ _cached: OrderedDict[tuple[str, int, int, str], DocumentInForce] = OrderedDict()
 
 async def in_force(connection: Connection, row: asyncpg.Record) -> DocumentInForce:
     """The document of a campaign's row, as ``campaigns.get`` reads it."""
-    tenant_id, campaign_id, revision, version = (
-        row[each] for each in ("tenant_id", "id", "policy_revision", "row_version")
+    return (await all_in_force(connection, [row]))[row["id"]]
+
+
+async def all_in_force(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[int, DocumentInForce]:
+    """The documents of campaigns of one tenant, by the campaign's id. Those that are not kept take one statement."""
+    keys = {
+        row["id"]: (row["tenant_id"], row["id"], row["policy_revision"], row["row_version"])
+        for row in rows
+        if row["policy_revision"] is not None and row["row_version"] is not None
+    }
+    found = {number: _cached[key] for number, key in keys.items() if key in _cached}
+    if new := [key for number, key in keys.items() if number not in found]:
+        arguments = [key[1] for key in new], [key[2] for key in new]
+        texts = await connection.fetch(_sql["documents"], new[0][0], *arguments)
+        read = {row["campaign_id"]: _read(row["document"], row["revision"]) for row in texts}
+        found |= read
+        _cached.update({key: read[key[1]] for key in new if key[1] in read})
+    for number in found:
+        _cached.move_to_end(keys[number])
+    while len(_cached) > MAX_CACHED:
+        _cached.popitem(last=False)
+    return {row["id"]: found.get(row["id"]) or _without(row) for row in rows}
+
+
+def _without(row: asyncpg.Record) -> DocumentInForce:
+    revision = row["policy_revision"]
+    return (
+        DocumentInForce()
+        if revision is None
+        else DocumentInForce(fault=f"revision {revision} of the policy does not exist")
     )
-    if revision is None:
-        return DocumentInForce()
-    if version is None:
-        return DocumentInForce(fault=f"revision {revision} of the policy does not exist")
-    key = (tenant_id, campaign_id, revision, version)
-    if (found := _cached.get(key)) is None:
-        text = await connection.fetchval(_sql["document"], tenant_id, campaign_id, revision)
-        found = _cached[key] = _read(text, revision)
-        if len(_cached) > MAX_CACHED:
-            _cached.popitem(last=False)
-    _cached.move_to_end(key)
-    return found
 
 
 @lru_cache(maxsize=MAX_CACHED)  # campaigns of one preset or stored policy share its document, and so its windows

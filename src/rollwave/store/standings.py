@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rollwave.domain.policy import guardrail
-from rollwave.domain.policy.document.model import GuardrailRule
+from rollwave.domain.policy.document.model import GuardrailRule, PolicyDocument
 from rollwave.domain.policy.flat_guardrail import Guardrail
 from rollwave.domain.policy.guardrail import Numbers, Standing, standing
 from rollwave.domain.policy.words import Method, Scope
 from rollwave.errors import UnreadableRow
-from rollwave.store import campaigns, guardrail_page
-from rollwave.store.campaign_rows import Campaign
+from rollwave.store import guardrail_page
 from rollwave.store.database import Connection
-from rollwave.store.guardrail_page import Shown
+from rollwave.store.guardrail_page import Asked, Shown
 from rollwave.store.guardrails import NO_LABELS, NO_WAVE
 from rollwave.store.moments import Document, moment
 
@@ -23,26 +23,45 @@ MAX_GROUPS_READ = 20
 """Maximum number of groups of a guardrail that are read, those with the largest share of failures first."""
 
 
-async def standings(connection: Connection, tenant_id: str, campaign_id: int) -> list[Document]:
-    """The guardrails of a campaign in their order, each with the group of devices that is closest to tripping.
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A campaign with its guardrails: those of its ``document``, or of its flat columns if it has no ``revision``.
 
-    Empty if the campaign has none, or if they cannot be read.
-
-    Raises:
-        NotFound: this tenant has no such campaign.
+    ``document`` None: it cannot be read. ``in_short``: only guardrails that have tripped are wanted, if it has a
+    document.
     """
-    campaign = await campaigns.get(connection, tenant_id, campaign_id)
-    if campaign.document is None:
-        return [] if campaign.document_fault is not None else _of_columns(campaign)
-    rules = guardrail.rules_of(campaign.document)
-    names = [each.name for each in rules]
+
+    id: int
+    succeeded: int
+    failed: int
+    threshold: float | None
+    min_completed: int | None
+    revision: int | None
+    document: PolicyDocument | None
+    in_short: bool = False
+
+
+async def standings(connection: Connection, tenant_id: str, guarded: Sequence[Guarded]) -> dict[int, list[Document]]:
+    """The guardrails of campaigns in their order, each with the group of devices that is closest to tripping.
+
+    By the id of the campaign. Empty if it has none, or if they cannot be read.
+    """
+    rules = {each.id: guardrail.rules_of(each.document) for each in guarded if each.document is not None}
+    asked = [Asked(each.id, rule.name, each.in_short) for each in guarded for rule in rules.get(each.id, ())]
     tests = defaultdict(list)
-    for each in await guardrail_page.page(connection, tenant_id, campaign_id, names, limit=MAX_GROUPS_READ):
-        tests[each.test.group.guardrail].append(each)
-    return [_shown(each, _of_scope(each, tests[each.name])) for each in rules]
+    for found in await guardrail_page.page(connection, tenant_id, asked, limit=MAX_GROUPS_READ):
+        tests[found.campaign_id, found.test.group.guardrail].append(found)
+    shown: dict[int, list[Document]] = {}
+    for each in guarded:
+        if each.revision is None:
+            shown[each.id] = _of_columns(each)
+            continue
+        of_scope = [(rule, _of_scope(rule, tests[each.id, rule.name])) for rule in rules.get(each.id, ())]
+        shown[each.id] = [_shown(rule, found) for rule, found in of_scope if found or not each.in_short]
+    return shown
 
 
-def _of_columns(campaign: Campaign) -> list[Document]:
+def _of_columns(campaign: Guarded) -> list[Document]:
     """The guardrail of a campaign with flat columns, by its counters."""
     try:
         flat = Guardrail.read(campaign.threshold, campaign.min_completed)

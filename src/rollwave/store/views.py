@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import asyncpg
 
+from rollwave.domain import events as events_of
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE
+from rollwave.domain.overview.sentences import sentence
 from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.facts import DeviceFacts, SegmentOfDevice
-from rollwave.domain.policy.rules import Wave, wave_name
 from rollwave.domain.policy.waiting import AgainInSegments, DueAgain
-from rollwave.domain.policy.words import WaveState
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
@@ -24,7 +24,7 @@ from rollwave.store.executions import STATUS
 from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
-from rollwave.store.standings import standings
+from rollwave.store.shown_waves import flat_waves
 
 _sql = load("views")
 
@@ -62,18 +62,12 @@ class Pending:
     due: DueAgain
 
 
-async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
-    """One campaign with ``firmware_*``, ``waves``, ``guardrails``, ``stopped_by``, ``status_breakdown`` (every status).
+async def campaign(connection: Connection, tenant_id: str, campaign_id: int) -> Document:
+    """One campaign with ``firmware_*``, ``waves``, ``stopped_by`` and ``status_breakdown``, which has every status.
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
-        shown = await _campaign(connection, tenant_id, campaign_id)
-        return shown | {"guardrails": await standings(connection, tenant_id, campaign_id)}
-
-
-async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) -> Document:
     row = await connection.fetchrow(_sql["campaign"], tenant_id, campaign_id)
     if row is None:
         raise _missing(campaign_id)
@@ -84,43 +78,16 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     shown = {**with_moments(row), **ended}
     parts = {name: json.loads(row[name] or "[]") for name in ("waves", "stopped_by")}
     if shown["policy_revision"] is None:
-        parts["waves"] = _flat_waves(shown, parts["waves"])
+        parts["waves"] = flat_waves(shown, parts["waves"])
     return {**shown, "status_breakdown": breakdown, **parts}
 
 
-def _flat_waves(campaign: Document, waves: Sequence[Document]) -> list[Document]:
-    """The waves of a campaign with flat columns, shown as those of a policy document.
-
-    Devices are counted for the campaign as a whole, so what each wave had is known only if there is one.
-    """
-    plan = [Wave(each["number"], each["up_to"]) for each in waves]
-    before, shown = 0, []
-    for wave, each in zip(plan, waves, strict=True):
-        size = max(0, (campaign["total_devices"] if wave.up_to is None else wave.up_to) - before)
-        passed = each["passed_at"] is not None or campaign["status"] == CampaignStatus.COMPLETED
-        is_open = wave.number == campaign["wave"]
-        state = WaveState.PASSED if passed else WaveState.OPEN if is_open else WaveState.WAITING
-        counts = {
-            "name": wave_name(wave.number, plan),
-            "size": size,
-            "sent": min(size, max(0, campaign["sent"] - before)),
-            "succeeded": campaign["succeeded"] if len(plan) == 1 else None,
-            "failed": campaign["failed"] if len(plan) == 1 else None,
-            "state": state.value,
-            "since": each["passed_at"] if passed else each["opened_at"],
-        }
-        shown.append({**each, **counts})
-        before += size
-    return shown
-
-
 async def campaigns(
-    pool: Pool, tenant_id: str, *, status: CampaignStatus | None, limit: int, cursor: int | None = None
+    connection: Connection, tenant_id: str, *, status: CampaignStatus | None, limit: int, cursor: int | None = None
 ) -> Page:
     """A page of campaigns, newest first. ``status`` None: campaigns in every state."""
-    async with tenant_transaction(pool, tenant_id) as connection:
-        records = await connection.fetch(_sql["campaigns"], tenant_id, status, cursor, limit + 1)
-        total = await connection.fetchval(_sql["count_campaigns"], tenant_id, status)
+    records = await connection.fetch(_sql["campaigns"], tenant_id, status, cursor, limit + 1)
+    total = await connection.fetchval(_sql["count_campaigns"], tenant_id, status)
     return page(records, total, limit=limit, key="id")
 
 
@@ -139,7 +106,7 @@ async def devices(
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        breakdown = (await _campaign(connection, tenant_id, campaign_id))["status_breakdown"]
+        breakdown = (await campaign(connection, tenant_id, campaign_id))["status_breakdown"]
         total = breakdown[status] if status else sum(breakdown.values())
         statement = _devices_statement(status, breakdown)
         if statement == "devices_unfinished":
@@ -164,23 +131,30 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        await _require(connection, tenant_id, campaign_id)
+        await require(connection, tenant_id, campaign_id)
         records = await connection.fetch(_sql["events"], tenant_id, campaign_id, after, limit)
     return [_event(record) for record in records]
 
 
 async def pending(
-    connection: Connection, tenant_id: str, campaign_id: int, *, device_timeout: float, tokens: int
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: int,
+    *,
+    device_timeout: float,
+    tokens: int,
+    shown: Document | None = None,
 ) -> Pending:
     """The number of ``PENDING`` devices by the campaign's counters, and the facts of the claimed ones among them.
 
     Reads at most ``MOST_COUNTED`` executions, those that are due first. ``device_timeout``: seconds, with all
-    suspensions of the campaign added. ``tokens``: number of commands that the pace allows now.
+    suspensions of the campaign added. ``tokens``: number of commands that the pace allows now. ``shown``: the campaign
+    as :func:`campaign` has read it in this transaction; None: it is read here.
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    shown = await _campaign(connection, tenant_id, campaign_id)
+    shown = await campaign(connection, tenant_id, campaign_id) if shown is None else shown
     devices = shown["status_breakdown"]
     ended_or_in_progress = sum(devices[each] for each in ("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"))
     claimed = min(devices["PENDING"], shown["sent"] - ended_or_in_progress)
@@ -269,11 +243,24 @@ async def device_events(connection: Connection, tenant_id: str, campaign_id: int
     return [_event(row) for row in rows]
 
 
+async def latest_events(connection: Connection, tenant_id: str, campaign_id: int, *, limit: int) -> list[Document]:
+    """The last events of a campaign, newest first."""
+    rows = await connection.fetch(_sql["latest_events"], tenant_id, campaign_id, limit)
+    return [_event(row) for row in rows]
+
+
 def _event(row: asyncpg.Record) -> Document:
-    return {**with_moments(row), "detail": json.loads(row["detail"])}
+    detail = json.loads(row["detail"])
+    text = sentence(events_of.read(row["event"], detail, row["device_id"]))
+    return {**with_moments(row), "detail": detail, "text": text}
 
 
-async def _require(connection: Connection, tenant_id: str, campaign_id: int) -> None:
+async def require(connection: Connection, tenant_id: str, campaign_id: int) -> None:
+    """Check that the tenant has this campaign.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
     if not await connection.fetchval(_sql["campaign_exists"], tenant_id, campaign_id):
         raise _missing(campaign_id)
 

@@ -15,7 +15,6 @@ from rollwave.api.parameters import (
     Limit,
     RowCursor,
     ServerSettings,
-    TextCursor,
     problems,
 )
 from rollwave.api.policy_body import DryRun, advice_fields, preview_fields
@@ -30,16 +29,15 @@ from rollwave.api.schemas.campaigns import (
     Promotion,
     RetriedDevices,
 )
-from rollwave.api.schemas.executions import EventList, ExecutionList, Explanation, Waiting
+from rollwave.api.schemas.executions import EventList, Explanation, Waiting
 from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.policy.advice import Advice
 from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse_member
 from rollwave.domain.retry import Reason
-from rollwave.engine import explain, new_campaign, operations, policy_advice, promote, retry
+from rollwave.engine import explain, new_campaign, operations, overview, policy_advice, promote, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.retries import Which
@@ -61,13 +59,14 @@ IdempotencyKey = Annotated[
 @router.get("", summary="List campaigns", responses=problems())
 async def list_campaigns(
     pool: DbPool,
+    settings: ServerSettings,
     grant: Viewer,
     status: Annotated[CampaignStatus | None, Query(description="Only rows with this status")] = None,
     limit: Limit = 100,
     cursor: RowCursor = None,
 ) -> CampaignList:
-    """The tenant's campaigns, newest first."""
-    found = await views.campaigns(pool, grant.tenant_id, status=status, limit=limit, cursor=cursor)
+    """The tenant's campaigns with their verdicts, newest first."""
+    found = await overview.campaigns(pool, settings, grant.tenant_id, status=status, limit=limit, cursor=cursor)
     return CampaignList.model_validate(
         {"campaigns": found.rows, "total": found.total, "next_cursor": found.next_cursor}
     )
@@ -108,14 +107,16 @@ async def create_campaign(
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
     advice = Advice((), ()) if policy is None else await policy_advice.on_campaign(pool, grant.tenant_id, campaign_id)
-    found = await views.campaign(pool, grant.tenant_id, campaign_id)
+    found = await overview.campaign(pool, settings, grant.tenant_id, campaign_id)
     return CreatedCampaign.model_validate(found | advice_fields(advice))
 
 
 @router.get("/{campaign_id}", summary="Read a campaign", responses=problems(404))
-async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber) -> CampaignDetail:
-    """A campaign with its firmware, its waves and its devices by status."""
-    return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))
+async def get_campaign(
+    pool: DbPool, settings: ServerSettings, grant: Viewer, campaign_id: CampaignNumber
+) -> CampaignDetail:
+    """A campaign with its firmware, its verdict, its waves and its devices by status."""
+    return CampaignDetail.model_validate(await overview.campaign(pool, settings, grant.tenant_id, campaign_id))
 
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
@@ -202,27 +203,6 @@ async def promote_wave(
         reason=body.reason if body else None,
     )
     return CampaignState(id=campaign_id, status=status)
-
-
-@router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))
-async def list_campaign_devices(
-    pool: DbPool,
-    grant: Viewer,
-    campaign_id: CampaignNumber,
-    status: Annotated[ExecutionStatus | None, Query(description="Only rows with this status")] = None,
-    limit: Limit = 100,
-    cursor: TextCursor = None,
-) -> ExecutionList:
-    """The progress of each device, ordered by device id."""
-    found = await views.devices(pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor)
-    return ExecutionList.model_validate(
-        {
-            "campaign_id": campaign_id,
-            "devices": found.rows,
-            "total": found.total,
-            "next_cursor": found.next_cursor,
-        }
-    )
 
 
 @router.get("/{campaign_id}/events", summary="Watch a campaign", responses=problems(404))

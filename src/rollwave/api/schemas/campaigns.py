@@ -11,6 +11,7 @@ from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Momen
 from rollwave.api.schemas import RequestModel
 from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.api.schemas.guardrails import GuardrailStanding
+from rollwave.api.schemas.overview import Devices, Headline
 from rollwave.api.schemas.policies import Advised
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -221,16 +222,30 @@ class CampaignDetail(Campaign):
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
     guardrails: list[GuardrailStanding] = Field(description="Empty if it has none, or they cannot be read")
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
+    headline: Headline
 
 
 class CreatedCampaign(CampaignDetail, Advised):
     """A campaign that was created. Without a policy document, nothing is warned of."""
 
 
+class ListedCampaign(Campaign):
+    """A campaign in a list, with its verdict."""
+
+    headline: Headline
+    devices: Devices
+    finished_share: float = Field(description="Share of its devices in a final state, 0 to 1")
+    failure_rate: float = Field(description="Share of failed devices among the finished ones, 0 to 1")
+    trips_after: int | None = Field(
+        description="Least number of further failures that trip its most used guardrail; null: none does, or it ended"
+    )
+    waves: int = Field(description="Number of its waves; 0: it was not started yet")
+
+
 class CampaignList(BaseModel):
     """One page of campaigns, newest first."""
 
-    campaigns: list[Campaign]
+    campaigns: list[ListedCampaign]
     total: int = Field(description="Over all pages, for the same filter")
     next_cursor: int | None = Field(description="`cursor` of the next page; null: this is the last one")
 

@@ -31,7 +31,10 @@ class ExecutionList(BaseModel):
 
     campaign_id: int
     devices: list[Execution]
-    total: int = Field(description="Over all pages, for the same filter")
+    total: int | None = Field(
+        description="Over all pages, for the same filter, counted up to 100,000 unless the filter is `status` alone; "
+        "null: not counted"
+    )
     next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
 
 
@@ -44,6 +47,9 @@ class Event(BaseModel):
     actor: str = Field(description="`engine`, `device`, or the id of an API key")
     device_id: str | None = Field(description="null: the event is about the campaign as a whole")
     detail: dict[str, Any]
+    text: str = Field(
+        description="The event as a sentence. It has texts of devices and operators as they wrote them, so escape it"
+    )
 
 
 class EventList(BaseModel):

@@ -7,43 +7,38 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
-from rollwave.api.parameters import DbPool, RowCursor
-from rollwave.console import formats
+from rollwave.api.parameters import RowCursor
+from rollwave.console.campaign_list import CampaignLists
 from rollwave.console.pages import page
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.store import views
-from rollwave.store.moments import Document
 
 router = APIRouter(route_class=ConsoleRoute)
-
-PAGE = 100
-"""Rows of a page."""
 
 Status = Annotated[CampaignStatus | None, Query()]
 
 
 @router.get("/campaigns")
-async def campaigns(
-    request: Request, pool: DbPool, session: Viewer, status: Status = None, cursor: RowCursor = None
-) -> Response:
+async def campaigns(request: Request, session: Viewer, status: Status = None, cursor: RowCursor = None) -> Response:
     """The tenant's campaigns."""
-    return await page(request, "campaigns.html", await _values(pool, session.tenant_id, status, cursor))
+    return await page(request, "campaigns.html", await _values(request, session.tenant_id, status, cursor))
 
 
 @router.get("/campaigns/rows")
-async def campaign_rows(
-    request: Request, pool: DbPool, session: Viewer, status: Status = None, cursor: RowCursor = None
-) -> Response:
+async def campaign_rows(request: Request, session: Viewer, status: Status = None, cursor: RowCursor = None) -> Response:
     """Only the rows, which the page asks for again and again."""
-    return await page(request, "panels/campaign_rows.html", await _values(pool, session.tenant_id, status, cursor))
+    return await page(request, "panels/campaign_rows.html", await _values(request, session.tenant_id, status, cursor))
 
 
-async def _values(pool: DbPool, tenant_id: str, status: CampaignStatus | None, cursor: int | None) -> dict[str, Any]:
-    found = await views.campaigns(pool, tenant_id, status=status, limit=PAGE, cursor=cursor)
+async def _values(
+    request: Request, tenant_id: str, status: CampaignStatus | None, cursor: int | None
+) -> dict[str, Any]:
+    lists: CampaignLists = request.app.state.campaign_lists
+    found = await lists.page(tenant_id, status, cursor)
     return {
-        "rows": [_row(each) for each in found.rows],
+        "rows": found.rows,
+        "total": found.total,
         "statuses": [each.value for each in CampaignStatus],
         "status": status.value if status else "",
         "cursor": cursor,
@@ -56,19 +51,3 @@ async def _values(pool: DbPool, tenant_id: str, status: CampaignStatus | None, c
 def _query(status: CampaignStatus | None, cursor: int | None) -> str:
     given = {name: value for name, value in (("status", status and status.value), ("cursor", cursor)) if value}
     return f"?{urlencode(given)}" if given else ""
-
-
-def _row(campaign: Document) -> Document:
-    total = campaign["total_devices"] or 0
-    finished = (campaign["succeeded"] or 0) + (campaign["failed"] or 0)
-    return {
-        "id": campaign["id"],
-        "status": campaign["status"],
-        "name": campaign["name"] or f"campaign {campaign['id']}",
-        "version": campaign["firmware_version"] or formats.NONE,
-        "finished_share": finished / total if total else None,
-        "failed": campaign["failed"],
-        "verdict": "",
-        "wave": campaign["wave"],
-        "at": campaign["completed_at"] or campaign["started_at"] or campaign["created_at"],
-    }

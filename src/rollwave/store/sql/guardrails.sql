@@ -256,22 +256,23 @@ JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = $2
 RETURNING number, guardrail;
 
 -- name: page
--- For people: the tests of guardrails ($3), at most $4 of each: those that have tripped, then those with the largest share of
--- failures. Read without the campaign's lock.
-SELECT t.number, t.guardrail, t.wave, t.labels::text AS labels, t.of_groups, t.finished, t.failed,
+-- For people: the tests of guardrails ($3) of campaigns ($2, one for each), at most $4 of each: those that have tripped, then those
+-- with the largest share of failures. in_short ($5): only those that have tripped, without their buckets. Read without the campaigns' locks.
+SELECT w.campaign_id, t.number, t.guardrail, t.wave, t.labels::text AS labels, t.of_groups, t.finished, t.failed,
        EXTRACT(epoch FROM t.tripped_at)::float8 AS tripped_at, t.evidence::text AS evidence,
        b.firsts, b.sent, b.ended, b.failures
-FROM (
-    SELECT *, row_number() OVER (PARTITION BY guardrail ORDER BY tripped_at IS NULL, wave DESC,
-                                 failed::float8 / GREATEST(dispatched, finished, 1) DESC, number) AS place
-    FROM ota_campaign_tests
-    WHERE tenant_id = $1 AND campaign_id = $2 AND guardrail = ANY ($3::text[])
+FROM unnest($2::bigint[], $3::text[], $5::bool[]) AS w (campaign_id, guardrail, in_short)
+CROSS JOIN LATERAL (
+    SELECT * FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = w.campaign_id AND guardrail = w.guardrail
+      AND (NOT w.in_short OR tripped_at IS NOT NULL)
+    ORDER BY tripped_at IS NULL, wave DESC, failed::float8 / GREATEST(dispatched, finished, 1) DESC, number
+    LIMIT $4
 ) AS t
 CROSS JOIN LATERAL (
     SELECT array_agg(first ORDER BY first) AS firsts, array_agg(dispatched ORDER BY first) AS sent,
            array_agg(finished ORDER BY first) AS ended, array_agg(failed ORDER BY first) AS failures
     FROM ota_campaign_test_buckets
-    WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
+    WHERE tenant_id = $1 AND campaign_id = w.campaign_id AND test = t.number AND NOT w.in_short
 ) AS b
-WHERE t.place <= $4
-ORDER BY t.number;
+ORDER BY w.campaign_id, t.number;

@@ -1,6 +1,12 @@
--- name: document
--- The document of one revision, as JSON.
-SELECT document::text AS document FROM ota_campaign_policies WHERE tenant_id = $1 AND campaign_id = $2 AND revision = $3;
+-- name: documents
+-- The documents of revisions ($3) of campaigns ($2, one for each), as JSON.
+SELECT p.campaign_id, p.revision, p.document::text AS document
+FROM unnest($2::bigint[], $3::int[]) AS asked (campaign_id, revision)
+CROSS JOIN LATERAL (
+    SELECT campaign_id, revision, document FROM ota_campaign_policies
+    WHERE tenant_id = $1 AND campaign_id = asked.campaign_id AND revision = asked.revision
+    LIMIT 1
+) AS p;
 
 -- name: write_own_times
 -- Not applied: there is no such revision.

@@ -125,6 +125,15 @@ WHERE tenant_id = $1 AND campaign_id = $2::bigint AND id > $3
 ORDER BY id
 LIMIT $4;
 
+-- name: latest_events
+-- The last $3 events of a campaign, newest first. The detail is read as in events.
+SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
+       CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
+FROM ota_campaign_history
+WHERE tenant_id = $1 AND campaign_id = $2::bigint
+ORDER BY id DESC
+LIMIT $3;
+
 -- name: claimed_and_pending
 -- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
 -- again: a claim takes these devices before those never sent to ("claim" in executions.sql). goes: with the first $6 tokens.

@@ -1,0 +1,149 @@
+"""The live streams of a process: its limits, and the keys that its streams were opened with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from starlette.exceptions import HTTPException
+
+from rollwave import metrics
+from rollwave.api.live.channel import Channel, Readers, Subscription
+from rollwave.api.live.news import SIGNED_OUT, Snapshot
+from rollwave.domain.overview.field import Field
+from rollwave.log import get_logger
+from rollwave.store import access
+from rollwave.store.access import Grant
+from rollwave.store.database import Pool
+from rollwave.store.outage import is_outage
+
+TICK_SECONDS = 1.0
+"""Time between two reads of a campaign."""
+KEY_SECONDS = 15.0
+"""Time between two checks of the keys of open streams."""
+
+OF_KEY, OF_TENANT, OF_PROCESS = 200, 1000, 2000
+"""Maximum numbers of open streams."""
+READS_AT_ONCE = 2
+"""Maximum number of connections with which the hub reads, whatever is looked at: a worker shares the pool."""
+
+_log = get_logger("live")
+
+
+class Hub:
+    """Opens streams. ``tick``: seconds between two reads of a campaign."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        overview: Callable[[str, int], Awaitable[Snapshot]],
+        field: Callable[[str, int], Awaitable[Field]],
+        *,
+        tick: float = TICK_SECONDS,
+    ) -> None:
+        self._pool = pool
+        self._readers = Readers(overview, field, asyncio.Semaphore(READS_AT_ONCE))
+        self._tick = tick
+        self._channels: dict[tuple[str, int], Channel] = {}
+        self._streams: set[Subscription] = set()
+        self._checking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @asynccontextmanager
+    async def follow(
+        self,
+        grant: Grant,
+        campaign_id: int,
+        *,
+        seen: str | None = None,
+        fields: bool = False,
+        ends_in: float | None = None,
+    ) -> AsyncIterator[Subscription]:
+        """A stream about a campaign for the block.
+
+        Args:
+            grant: the key, which is checked again while the stream is open.
+            seen: the id of the snapshot that the client has.
+            fields: whether the client draws the device field.
+            ends_in: seconds until the client's session ends; None: it has none.
+
+        Raises:
+            HTTPException: 429 or 503, with Retry-After: too many streams are open, or the server is stopping.
+            NotFound: this tenant has no such campaign.
+        """
+        self._require_room(grant)
+        key = grant.tenant_id, campaign_id
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = Channel(self._readers, *key, tick=self._tick)
+        stream = Subscription(channel, grant, seen=seen, fields=fields, ends_in=ends_in)
+        self._streams.add(stream)
+        metrics.live_streams.inc()
+        self._checking = self._checking or asyncio.create_task(self._check_keys())
+        try:
+            await channel.join(stream)
+            yield stream
+        finally:
+            metrics.live_streams.dec()
+            self._streams.discard(stream)
+            channel.leave(stream)
+            if not channel.streams and self._channels.get(key) is channel:
+                del self._channels[key]
+            if not self._streams and self._checking is not None:
+                self._checking.cancel()
+                self._checking = None
+
+    async def look(self, tenant_id: str, campaign_id: int) -> Snapshot:
+        """The campaign now: what its streams see, or read for this caller.
+
+        Raises:
+            NotFound: this tenant has no such campaign.
+        """
+        channel = self._channels.get((tenant_id, campaign_id))
+        if channel is not None and channel.is_current:
+            assert channel.snapshot is not None
+            return channel.snapshot
+        return await self._readers.overview(tenant_id, campaign_id)
+
+    def close(self) -> None:
+        """Close all streams, and open no more: the server is stopping. Their clients connect to another one."""
+        self._closed = True
+        for each in tuple(self._streams):
+            each.close()
+
+    def _require_room(self, grant: Grant) -> None:
+        if self._closed:
+            raise HTTPException(503, "The server is stopping.", {"Retry-After": "2"})
+        if len(self._streams) >= OF_PROCESS:
+            raise HTTPException(503, f"This server has {OF_PROCESS} open streams already.", {"Retry-After": "30"})
+        of_tenant = [each.grant for each in self._streams if each.grant.tenant_id == grant.tenant_id]
+        if len(of_tenant) >= OF_TENANT:
+            raise HTTPException(429, f"This tenant has {OF_TENANT} open streams already.", {"Retry-After": "30"})
+        if sum(each.key_id == grant.key_id for each in of_tenant) >= OF_KEY:
+            raise HTTPException(429, f"This key has {OF_KEY} open streams already.", {"Retry-After": "30"})
+
+    async def _check_keys(self) -> None:
+        while True:
+            await asyncio.sleep(KEY_SECONDS)
+            by_tenant = defaultdict(list)
+            for each in self._streams:
+                by_tenant[each.grant.tenant_id].append(each)
+            for tenant_id, streams in by_tenant.items():
+                await self._check_keys_of(tenant_id, streams)
+
+    async def _check_keys_of(self, tenant_id: str, streams: list[Subscription]) -> None:
+        try:
+            roles = await access.recheck_all(self._pool, tenant_id, {each.grant.key_id for each in streams})
+        except Exception as error:  # noqa: BLE001  they are checked again
+            if not is_outage(error):
+                _log.exception("live_keys_not_checked")
+            return
+        for each in streams:
+            role = roles.get(each.grant.key_id)
+            if role is None:
+                each.end(SIGNED_OUT)
+            else:
+                each.grant = replace(each.grant, role=role)

@@ -1,0 +1,45 @@
+-- name: campaigns
+-- The facts about campaigns ($2) of which the verdict is made, from counters and small tables: no statement here reads executions of a
+-- campaign beyond a few. heard_slots as in campaigns.get. worst: the $4 segments of an unfinished campaign with the largest share of failures,
+-- those under quarantine first; segments: the number of all of them. row_version as in campaigns.get.
+SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted_devices, c.wave, c.sent, c.policy_revision,
+       c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed, c.cancelled_at IS NOT NULL AS cancelled,
+       c.placement ->> 'fault' AS fault, f.version AS firmware_version,
+       c.pending AS "PENDING", c.downloading AS "DOWNLOADING", c.installing AS "INSTALLING",
+       c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",
+       p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
+       (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to, 'name', w.name, 'size', w.size, 'state', w.state,
+                                            'since', w.since, 'soak_from', w.soak_from, 'opened_at', w.opened_at, 'passed_at', w.passed_at)
+                         ORDER BY w.number)::text
+        FROM ota_campaign_waves w
+        WHERE w.tenant_id = $1 AND w.campaign_id = c.id) AS waves,
+       (SELECT jsonb_agg(jsonb_build_object('kind', b.kind, 'name', b.name, 'since', b.starts_at, 'until', b.ends_at,
+                                            'by', b.created_by, 'reason', b.reason) ORDER BY b.kind DESC, b.starts_at, b.name)::text
+        FROM rollwave_brakes b
+        WHERE b.tenant_id = $1 AND c.status IN ('CREATED', 'RUNNING', 'PAUSED')
+          AND b.starts_at <= statement_timestamp() AND (b.ends_at IS NULL OR b.ends_at > statement_timestamp())
+          AND (b.kind = 'halt' OR p.document #>> '{schedule,ignore_freezes}' IS DISTINCT FROM 'true')) AS stopped_by,
+       CASE WHEN c.policy_revision IS NOT NULL AND c.status IN ('RUNNING', 'PAUSED') THEN
+           (SELECT jsonb_agg(jsonb_build_object('number', s.number, 'labels', s.labels, 'waiting', s.waiting, 'in_flight', s.in_flight,
+                                                'succeeded', s.succeeded, 'failed', s.failed, 'quarantined', s.quarantined))::text
+            FROM (SELECT g.number, g.labels, g.quarantined_at IS NOT NULL AS quarantined, sum(l.waiting) AS waiting,
+                         sum(l.in_flight) AS in_flight, sum(l.succeeded) AS succeeded, sum(l.failed) AS failed
+                  FROM ota_campaign_segments g
+                  JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = c.id AND l.segment = g.number
+                  WHERE g.tenant_id = $1 AND g.campaign_id = c.id AND g.labels <> '{}'
+                  GROUP BY g.number, g.labels, g.quarantined_at
+                  ORDER BY g.quarantined_at IS NULL,
+                           sum(l.failed)::float8 / GREATEST(sum(l.in_flight + l.succeeded + l.failed), 1) DESC, g.number
+                  LIMIT $4) AS s) END AS worst,
+       (SELECT count(*)::int FROM ota_campaign_segments g WHERE g.tenant_id = $1 AND g.campaign_id = c.id) AS segments,
+       ARRAY(SELECT l.slot FROM rollwave_listener_slots l
+             WHERE (l.subscribed_at IS NOT NULL OR l.alive_at >= l.coming_at)
+               AND l.alive_at BETWEEN statement_timestamp() - make_interval(secs => $3)
+                                  AND statement_timestamp() + make_interval(secs => $3)
+               AND (c.policy_revision IS NULL OR l.documents_at >= l.alive_at)) AS heard_slots,
+       NOT EXISTS (SELECT FROM rollwave_installation i
+                   WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS in_own_database
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+LEFT JOIN ota_campaign_policies p ON p.tenant_id = c.tenant_id AND p.campaign_id = c.id AND p.revision = c.policy_revision
+WHERE c.tenant_id = $1 AND c.id = ANY ($2::bigint[]);
