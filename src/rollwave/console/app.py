@@ -11,6 +11,7 @@ from rollwave.console.campaign_list import CampaignLists
 from rollwave.console.pages import environment
 from rollwave.console.routes import (
     brakes,
+    campaign,
     campaigns,
     devices,
     firmware,
@@ -29,7 +30,10 @@ from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (*(login, new_campaign, campaigns, live, devices, groups, firmware, brakes, quarantine, keys, system, search),)
+ROUTES = (
+    *(login, new_campaign, campaigns, campaign, live, devices, groups, firmware, brakes, quarantine, keys, system),
+    search,
+)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -39,6 +43,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     app.state.console = console
     console.state.readiness = app.state.readiness
     console.state.hub = app.state.hub
+    console.state.fields = app.state.fields
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
