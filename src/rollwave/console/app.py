@@ -12,6 +12,7 @@ from rollwave.console.pages import environment
 from rollwave.console.routes import (
     brakes,
     campaign,
+    campaign_actions,
     campaigns,
     devices,
     firmware,
@@ -31,8 +32,8 @@ from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 ROUTES = (
-    *(login, new_campaign, campaigns, campaign, live, devices, groups, firmware, brakes, quarantine, keys, system),
-    search,
+    *(login, new_campaign, campaigns, live, campaign, campaign_actions),
+    *(devices, groups, firmware, brakes, quarantine, keys, system, search),
 )
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
@@ -41,9 +42,9 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     """Mount the console at ``/console``, and return its own application, which is also ``app.state.console``."""
     console = create(pool, settings)
     app.state.console = console
-    console.state.readiness = app.state.readiness
     console.state.hub = app.state.hub
     console.state.fields = app.state.fields
+    console.state.readiness = app.state.readiness
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
