@@ -329,7 +329,7 @@ async def test_a_list_takes_as_many_statements_for_a_hundred_campaigns_as_for_on
         executed.append(found.query)
 
     async with calling(pool, "north") as client:
-        numbers = []
+        numbers, listed = [], 0
         for more in (1, 60):
             for _ in range(more):
                 campaign = await insert_campaign(host, 0)
@@ -338,7 +338,7 @@ async def test_a_list_takes_as_many_statements_for_a_hundred_campaigns_as_for_on
             executed.clear()
             async with pool.acquire() as connection:
                 connection.add_query_logger(note)
-            answer = await client.get(CAMPAIGNS)
+            listed = len((await client.get(CAMPAIGNS)).json()["campaigns"])
             numbers.append(len(executed))
-        assert len(answer.json()["campaigns"]) == 61
+        assert listed == 61
     assert numbers[0] == numbers[1] > 0
