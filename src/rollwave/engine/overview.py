@@ -18,6 +18,7 @@ from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.engine import explain
+from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.settings import Settings
@@ -66,10 +67,13 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
 
 
-async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int) -> Document:
+async def overview(
+    pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, causes: TopCauses | None = None
+) -> Document:
     """All that the page of one campaign shows, in one transaction.
 
-    Costs about the same for ten devices as for a million: numbers come from counters.
+    Costs about the same for ten devices as for a million: numbers come from counters. ``causes`` keeps the causes of
+    failures for the next call; None: they are read.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -79,7 +83,11 @@ async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
-    return _document(shown, overview_facts(facts, settings), waiting, events)
+        failed = shown["status_breakdown"]["FAILED"]
+        top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
+    return _document(shown, overview_facts(facts, settings), waiting, events) | {
+        "causes": [each.to_json() for each in top]
+    }
 
 
 async def _read(connection: Connection, tenant_id: str, campaign_id: int) -> tuple[Document, CampaignFacts]:
@@ -170,7 +178,6 @@ def _document(
         "segments": [each.to_json() for each in facts.segments],
         "forecast": {"earliest": None, "latest": None, "text": "…"},
         "plan": None,
-        "causes": [],
         "waiting": [_waiting(each) for each in waiting.waiting],
         "events": list(events),
         "actions": actions(facts.status, devices, cancelled=facts.cancelled),

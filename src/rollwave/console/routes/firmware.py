@@ -28,7 +28,9 @@ async def firmware_list(
     request: Request, pool: DbPool, session: Viewer, device_type: str = "", cursor: int | None = None
 ) -> Response:
     """A page of the firmware versions, newest first."""
-    found = await firmware.find(pool, session.tenant_id, device_type=device_type.strip() or None, limit=ROWS, cursor=cursor)
+    found = await firmware.find(
+        pool, session.tenant_id, device_type=device_type.strip() or None, limit=ROWS, cursor=cursor
+    )
     next_page = links.with_query(ADDRESS, device_type=device_type, cursor=found.next_cursor)
     values = {
         "rows": found.rows,
