@@ -31,6 +31,7 @@ from rollwave.api.routes import (
     registry,
     search,
     segments,
+    timeline,
 )
 from rollwave.api.schemas.overview import Overview
 from rollwave.engine.causes import TopCauses
@@ -43,7 +44,7 @@ from rollwave.store.database import Pool
 PREFIX = "/api/v1"
 
 _ROUTES = (
-    *(firmware, campaigns, overview, live, campaign_devices, causes, field, policies, segments, brakes),
+    *(firmware, campaigns, overview, timeline, live, campaign_devices, causes, field, policies, segments, brakes),
     *(registry, device_campaigns, imports, search, keys, quarantine),
 )
 
