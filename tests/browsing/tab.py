@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response
@@ -97,9 +98,12 @@ async def bytes_transferred(tab: Tab, path: str) -> int:
 
 @asynccontextmanager
 async def new_tab(
-    browser: Browser, base: str, *, size: tuple[int, int] = DESKTOP, **options: Any
+    browser: Browser, base: str, log: Path, *, size: tuple[int, int] = DESKTOP, **options: Any
 ) -> AsyncIterator[Tab]:
-    """A tab with cookies of its own. The test fails if anything unexpected went wrong on it."""
+    """A tab with cookies of its own. The test fails if anything unexpected went wrong on it.
+
+    ``log``: the server's, whose errors are shown then.
+    """
     width, height = size
     context = await browser.new_context(viewport={"width": width, "height": height}, **options)
     try:
@@ -108,7 +112,11 @@ async def new_tab(
         yield tab
     finally:
         await context.close()
-    assert tab.unexpected == []
+    assert not tab.unexpected, "\n".join([*tab.unexpected, *_errors(log)])
+
+
+def _errors(log: Path) -> list[str]:
+    return [line[-2000:] for line in log.read_text("utf-8", "replace").splitlines() if '"error"' in line][-3:]
 
 
 def watched(page: Page, base: str) -> Tab:

@@ -35,7 +35,7 @@ async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
 async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
     path = await create_campaign(north)
     found = await seen(north, path)
-    assert found["headline"] == {"level": "ok", "text": "Not started; 3 devices wait"}
+    assert found["headline"] == {"level": "ok", "rule": "none", "text": "Not started; 3 devices wait"}
     assert found["devices"] == {
         "total": 3,
         "PENDING": 3,

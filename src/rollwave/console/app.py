@@ -9,14 +9,32 @@ from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
 from rollwave.console.campaign_list import CampaignLists
 from rollwave.console.pages import environment
-from rollwave.console.routes import campaigns, live, login
+from rollwave.console.routes import (
+    brakes,
+    campaign,
+    campaign_actions,
+    campaigns,
+    devices,
+    firmware,
+    groups,
+    keys,
+    live,
+    login,
+    new_campaign,
+    quarantine,
+    search,
+    system,
+)
 from rollwave.console.security import SecurityHeaders
 from rollwave.console.session import PATH, Keeper
 from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (login, campaigns, live)
+ROUTES = (
+    *(login, new_campaign, campaigns, live, campaign, campaign_actions),
+    *(devices, groups, firmware, brakes, quarantine, keys, system, search),
+)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -25,6 +43,8 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     console = create(pool, settings)
     app.state.console = console
     console.state.hub = app.state.hub
+    console.state.fields = app.state.fields
+    console.state.readiness = app.state.readiness
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
