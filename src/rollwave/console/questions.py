@@ -91,7 +91,9 @@ def cancel(overview: Overview) -> Question:
     facts = [f"{number(pending)} not sent yet will be skipped."] if pending else []
     if flight:
         told = "is told to stop; it" if flight == 1 else "are told to stop; each"
-        facts.append(f"{number(flight)} in progress {told} either stops and counts as failed (CANCELLED) or carries on.")
+        facts.append(
+            f"{number(flight)} in progress {told} either stops and counts as failed (CANCELLED) or carries on."
+        )
     facts += [f"{_keeps(done, overview)}."] if done else []
     facts.append("This can't be undone.")
     return Question(
@@ -168,7 +170,11 @@ def is_typed(question: Question, typed: str) -> bool:
 def paused(overview: Overview) -> str:
     """What was done by pausing."""
     flight = _in_progress(overview)
-    return f"Paused. {count(flight, 'device')} in progress may still finish." if flight else "Paused. Nothing is in progress."
+    return (
+        f"Paused. {count(flight, 'device')} in progress may still finish."
+        if flight
+        else "Paused. Nothing is in progress."
+    )
 
 
 def stopped(overview: Overview, *, cancelled: bool) -> str:

@@ -42,7 +42,9 @@ async def _answer(request: Request, campaign_id: int, text: str) -> Response:
     return await done(request, text, f"/console/campaigns/{campaign_id}")
 
 
-async def _ask(request: Request, campaign_id: int, question: Question, *, wrong: str = "", reason: str = "") -> Response:
+async def _ask(
+    request: Request, campaign_id: int, question: Question, *, wrong: str = "", reason: str = ""
+) -> Response:
     values = {"campaign_id": campaign_id, "question": question, "wrong": wrong, "given_reason": reason}
     return await page(request, "confirm/campaign.html", values, status=422 if wrong else 200)
 
@@ -95,9 +97,7 @@ async def _refusable(action: Awaitable[T]) -> tuple[T | None, str]:
 async def start(request: Request, pool: DbPool, session: Operator, campaign_id: CampaignNumber) -> Response:
     """Start or resume the campaign."""
     resumed = request.url.path.endswith("/resume")
-    action = operations.start_campaign(
-        pool, session.tenant_id, campaign_id, actor=session.key_id, role=session.role
-    )
+    action = operations.start_campaign(pool, session.tenant_id, campaign_id, actor=session.key_id, role=session.role)
     _, refusal = await _refusable(action)
     if refusal:
         return await _answer(request, campaign_id, refusal)
@@ -189,9 +189,7 @@ async def release(
     segment: Annotated[int, Form(ge=1, le=MAX_COUNT)],
 ) -> Response:
     """Release a segment from quarantine."""
-    action = operations.release_segment(
-        pool, settings, session.tenant_id, campaign_id, segment, actor=session.key_id
-    )
+    action = operations.release_segment(pool, settings, session.tenant_id, campaign_id, segment, actor=session.key_id)
     _, refusal = await _refusable(action)
     text = refusal or f"Segment {segment} is released: its devices are sent to again, and its guardrails begin anew."
     return await _answer(request, campaign_id, text)
