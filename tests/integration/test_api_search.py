@@ -133,6 +133,7 @@ async def test_a_device_s_campaigns_are_paged(north: httpx2.AsyncClient) -> None
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = (await north.get("/devices/d1/campaigns", params=params)).json()
         seen += [each["campaign_id"] for each in page["campaigns"]]
+        assert page["total"] == 5
         if (cursor := page["next_cursor"]) is None:
             break
     assert seen == numbers[::-1]
