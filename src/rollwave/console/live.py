@@ -15,7 +15,7 @@ from rollwave.console.pages import Can
 from rollwave.domain.role import Role
 from rollwave.store.moments import Document
 
-PANELS = ("head", "verdict", "statebar", "waves", "guardrails", "causes", "waiting", "events", "bar")
+PANELS = ("head", "verdict", "statebar", "waves", "guardrails", "burnup", "causes", "waiting", "events", "bar")
 """The panels that a stream replaces. The others draw themselves, or move only when their reader wants it."""
 
 _TOKEN = secrets.token_hex(32)

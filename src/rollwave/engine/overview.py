@@ -49,8 +49,10 @@ async def campaigns(
     async with tenant_transaction(pool, tenant_id) as connection:
         found = await views.campaigns(connection, tenant_id, status=status, limit=limit, cursor=cursor)
         ids = [row["id"] for row in found.rows]
-        facts = await store.facts(connection, tenant_id, ids, ended_in_short=True)
-    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows]
+        facts = await store.facts(
+            connection, tenant_id, ids, progress_timeout=settings.progress_timeout, ended_in_short=True
+        )
+    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows if row["id"] in facts]
     return replace(found, rows=rows)
 
 
@@ -61,7 +63,7 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        shown, facts = await _read(connection, tenant_id, campaign_id)
+        shown, facts = await _read(connection, settings, tenant_id, campaign_id)
     verdict = headline(overview_facts(facts, settings)).to_json()
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
 
@@ -75,7 +77,7 @@ async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
-        shown, facts = await _read(connection, tenant_id, campaign_id)
+        shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
@@ -83,9 +85,13 @@ async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
     return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json()
 
 
-async def _read(connection: Connection, tenant_id: str, campaign_id: int) -> tuple[Document, CampaignFacts]:
+async def _read(
+    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
+) -> tuple[Document, CampaignFacts]:
     shown = await views.campaign(connection, tenant_id, campaign_id)
-    found = await store.facts(connection, tenant_id, [campaign_id], ended_in_short=False)
+    found = await store.facts(
+        connection, tenant_id, [campaign_id], progress_timeout=settings.progress_timeout, ended_in_short=False
+    )
     if campaign_id not in found:  # deleted meanwhile
         raise campaign_table.missing(campaign_id)
     counted = {each["number"]: each for each in shown["waves"]}
@@ -112,6 +118,7 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         segments=worst_first([SegmentStanding(**each) for each in found.worst], of=found.segments),
         heard=found.heard_slots >= set(range(settings.listener_slots)),
         in_own_database=row["in_own_database"],
+        silent_for=row["quiet_for"],
         cancelled=row["cancelled"],
     )
 

@@ -24,6 +24,9 @@ from rollwave.store.standings import Guarded
 
 _sql = load("overview")
 
+MAX_HEARD_READ = 100
+"""Maximum number of devices in progress of a campaign that are looked at for their last report."""
+
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
@@ -49,15 +52,24 @@ class CampaignFacts:
 
 
 async def facts(
-    connection: Connection, tenant_id: str, campaign_ids: Sequence[int], *, ended_in_short: bool
+    connection: Connection,
+    tenant_id: str,
+    campaign_ids: Sequence[int],
+    *,
+    progress_timeout: float,
+    ended_in_short: bool,
 ) -> dict[int, CampaignFacts]:
     """The facts about these campaigns, by id, without those that the tenant does not have.
 
-    ``ended_in_short``: of the guardrails of ended campaigns, read only those that have tripped.
+    ``progress_timeout``: of campaigns that have none, in seconds. ``ended_in_short``: of the guardrails of ended
+    campaigns, read only those that have tripped.
     """
     if not campaign_ids:
         return {}
-    rows = await connection.fetch(_sql["campaigns"], tenant_id, list(campaign_ids), TAKEOVER_SECONDS, MAX_SHOWN)
+    rows = await connection.fetch(
+        _sql["campaigns"],
+        *(tenant_id, list(campaign_ids), TAKEOVER_SECONDS, MAX_SHOWN, progress_timeout, MAX_HEARD_READ),
+    )
     documents = await policies.all_in_force(connection, rows)
     guarded = [_guarded(row, documents[row["id"]], ended_in_short=ended_in_short) for row in rows]
     guardrails = await standings.standings(connection, tenant_id, guarded)

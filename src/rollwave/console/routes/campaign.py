@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -24,6 +24,7 @@ from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.document.emit import to_yaml
+from rollwave.domain.policy.document.located import Plain
 from rollwave.engine import policies
 from rollwave.errors import Conflict
 from rollwave.store import field
@@ -139,6 +140,6 @@ async def policy(
         "campaign_id": campaign_id,
         "name": called(snapshot.document),
         "policy": found,
-        "text": to_yaml(found.data),
+        "text": to_yaml(cast(Plain, found.data)),
     }
     return await page(request, "campaign_policy.html", values)

@@ -37,7 +37,7 @@ export function share(counts, cells) {
 
 export class DeviceField {
   #box; #canvas; #read; #root; #states = new Uint8Array(0); #base = new Uint8Array(0); #differs = 0;
-  #generation = ""; #plan = null; #image = null; #tiles = []; #dirty = new Set(); #frame = 0; #cursor = -1; #mark = null;
+  #generation = ""; #sequence = 0; #plan = null; #image = null; #tiles = []; #dirty = new Set(); #frame = 0; #cursor = -1; #mark = null;
   #waiting = []; #loading = false; #asked = 0;
 
   /** `root` receives the events of the stream, and is told how many devices differ from the table. */
@@ -74,6 +74,7 @@ export class DeviceField {
       if (!answer.ok) throw new Error(answer.status);
       const states = new Uint8Array(await answer.arrayBuffer());
       this.#generation = answer.headers.get("Rollwave-Generation") ?? "";
+      this.#sequence = Number(answer.headers.get("Rollwave-Sequence"));
       const first = this.#base.length === 0;
       this.#states = states;
       if (first || this.#base.length !== states.length) this.remember();
@@ -88,9 +89,12 @@ export class DeviceField {
     }
   }
 
-  #changes({ generation, runs }) {
-    if (this.#loading) return void this.#waiting.push({ generation, runs });
-    if (String(generation) !== this.#generation) return void this.#load();
+  #changes(news) {
+    if (this.#loading) return void this.#waiting.push(news);
+    const { generation, since, sequence, runs } = news;
+    if (generation === this.#generation && this.#sequence >= sequence) return; // it was read later than these changes
+    if (generation !== this.#generation || this.#sequence < since) return void this.#load();
+    this.#sequence = sequence;
     for (const [first, count, state] of runs) {
       for (let at = first; at < Math.min(first + count, this.#states.length); at += 1) {
         const before = this.#states[at] !== this.#base[at];
