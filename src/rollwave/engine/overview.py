@@ -85,11 +85,11 @@ async def overview(
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
-        ahead = await timeline.outlook(connection, row.row, settings)
         failed = shown["status_breakdown"]["FAILED"]
         top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
-    found = _document(shown, overview_facts(facts, settings), waiting, events)
-    return found | ahead.to_json() | {"causes": [each.to_json() for each in top]}
+        ahead = await timeline.outlook(connection, row.row, settings)
+    of_causes = {"causes": [each.to_json() for each in top]}
+    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | of_causes
 
 
 async def _read(
