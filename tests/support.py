@@ -69,9 +69,9 @@ def our_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment, with only these settings of Rollwave."""
+    """This process's environment, with only these settings of Rollwave, and without the contexts of its user."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return bare | settings
+    return bare | {"XDG_CONFIG_HOME": "/nonexistent"} | settings
 
 
 def rollwave(

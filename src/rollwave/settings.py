@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -221,6 +222,12 @@ class Settings(Environment):
         settings.require(needed)
         return settings
 
+    @classmethod
+    def exported(cls) -> dict[str, str]:
+        """The variables of the environment that are settings and are not empty, by their names."""
+        names = {str(field.alias) for field in cls.model_fields.values()}
+        return {name: os.environ[name] for name in sorted(names & os.environ.keys()) if os.environ[name].strip()}
+
     @property
     def pooled(self) -> bool:
         """Whether ``DATABASE_URL`` goes through a pooler, which may use another session for each transaction."""
@@ -260,3 +267,11 @@ def proxy_variables() -> Mapping[str, str]:
 def editor_command() -> str:
     """The command of the person's editor: ``VISUAL``, else ``EDITOR``, else ``vi``."""
     return os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+
+
+def config_folder() -> Path:
+    """The folder of the operator's own files: ``rollwave`` in ``XDG_CONFIG_HOME``, else in ``~/.config``."""
+    given = os.environ.get("XDG_CONFIG_HOME", "")
+    # The specification has relative paths ignored.
+    base = Path(given) if given.startswith("/") else Path(os.environ.get("HOME") or "/") / ".config"
+    return base / "rollwave"

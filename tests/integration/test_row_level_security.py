@@ -88,6 +88,11 @@ async def insert_tenants_with_equal_ids(connection: Connection) -> None:
                 VALUES ('{tenant}', 7, 1, 'a');
             INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
                 VALUES ('{tenant}', 7, 1, 'a', 1, 1, 'dev-1');
+            INSERT INTO ota_campaign_points
+                (tenant_id, campaign_id, at, pending, downloading, installing, succeeded, failed, skipped)
+                VALUES ('{tenant}', 7, now() - interval '1 day', 1, 0, 0, 0, 0, 0);
+            INSERT INTO ota_campaign_plans (tenant_id, campaign_id, revision, points_at, devices)
+                VALUES ('{tenant}', 7, 1, '{{1.0}}', '{{1}}');
             INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by)
                 VALUES ('{tenant}', 'halt', 'halt', 'dev-1');
             INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, starts_at)

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from rollwave.cli.database import with_pool
-from rollwave.cli.output import Format, Output, print_json, say, table
+from rollwave.cli.examples import examples
+from rollwave.cli.output import Format, Output, printed, say, table
 from rollwave.domain.role import Role
 from rollwave.errors import InvalidInput
 
@@ -28,7 +29,7 @@ def _lifetime(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-@app.command()
+@app.command(epilog=examples("export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant demo --role admin)"))
 def create(
     tenant: TenantOption,
     role: Annotated[Role, typer.Option(help="Each role includes the rights of the roles before it.")],
@@ -41,22 +42,20 @@ def create(
     """Create a key and print it, and nothing else.
 
     The key is shown only once: the database stores its hash.
-
-        export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant t --role admin)
     """
     from rollwave.store import access
 
     typer.echo(with_pool(lambda pool: access.create(pool, tenant, role, name=name, expires_in=expires_in)))
 
 
-@app.command("list")
+@app.command("list", epilog=examples("rollwave apikey list --tenant demo"))
 def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
     """List a tenant's keys, without their secrets."""
     from rollwave.store import access
 
     keys = with_pool(lambda pool: access.list_keys(pool, tenant))
-    if output is Format.JSON:
-        print_json([{name: _plain(value) for name, value in asdict(key).items()} for key in keys])
+    document = [{name: _plain(value) for name, value in asdict(key).items()} for key in keys]
+    if printed(document, output, (key.key_id for key in keys)):
         return
     table(
         ("KEY ID", "NAME", "ROLE", "CREATED AT", "EXPIRES AT", "REVOKED AT"),
@@ -65,7 +64,7 @@ def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
     )
 
 
-@app.command()
+@app.command(epilog=examples("rollwave apikey revoke 0123456789abcdef --tenant demo"))
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="The id of the key, from `rollwave apikey list`.")],
     tenant: TenantOption,

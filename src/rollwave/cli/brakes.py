@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Column, Format, Limit, Output, moment, print_json, print_page, say
+from rollwave.cli.client import connect, over_api
+from rollwave.cli.examples import examples
+from rollwave.cli.output import Column, Format, Limit, Output, moment, print_page, printed, say
 from rollwave.domain.ids import in_path
 from rollwave.errors import InvalidInput, NotFound
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 freeze = typer.Typer(no_args_is_help=True)
 
 
+@over_api
 def halt(
     reason: Annotated[str | None, typer.Option(help="Why. Needed to halt; it is shown wherever devices wait.")] = None,
     lift: Annotated[bool, typer.Option("--lift", help="Lift the halt: send again.")] = False,
@@ -30,17 +32,12 @@ def halt(
         bool, typer.Option("--all", help="Every tenant, on DATABASE_URL instead of the API. Needs BYPASSRLS.")
     ] = False,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Stop all sending of the tenant within a second, or lift that again.
 
     Campaigns keep their status, reports still count, and deadlines stand still.
     Nothing ignores a halt, also no policy that ignores freezes. `rollwave campaign
     waiting` then names the gate `halted`.
-
-        rollwave halt --reason "devices of 2.1.0 do not boot"
-        rollwave halt --lift --reason "2.1.0 is withdrawn"
     """
     if (lift and show) or (everyone and show):
         raise typer.BadParameter("--show stands alone")
@@ -49,15 +46,14 @@ def halt(
     if everyone:
         _halt_everyone(reason, lift=lift)
         return
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         if show:
             answer = api.get("/ota/halt")
         elif lift:
             answer = api.delete("/ota/halt", reason=reason)
         else:
             answer = api.post("/ota/halt", {"reason": reason})
-    if output is Format.JSON:
-        print_json(answer)
+    if printed(answer, output, ["halted"] if answer["halted"] else []):
         return
     say(_in_words(answer))
 
@@ -138,35 +134,32 @@ End = Annotated[str, typer.Option(metavar="TIME", parser=_time, help="When it en
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The freeze's name.")]
 
 
-@freeze.command()
+@freeze.command(epilog=examples("rollwave freeze add year-end --start 2027-12-18T00:00:00Z --end 2028-01-07T00:00:00Z"))
+@over_api
 def add(
     name: Name,
     start: Start,
     end: End,
     reason: Annotated[str | None, typer.Option(help="Why. It is shown wherever devices wait.")] = None,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Send nothing from one time to another, in any campaign of the tenant.
 
     A freeze does not stop a campaign whose policy has `ignore_freezes: true`.
-
-        rollwave freeze add year-end --start 2027-12-18T00:00:00Z --end 2028-01-07T00:00:00Z
     """
     body = {"name": name, "start": start, "end": end, "reason": reason}
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         made = api.post("/ota/freezes", {key: value for key, value in body.items() if value is not None})
-    if output is Format.JSON:
-        print_json(made)
+    if printed(made, output, [made["name"]]):
         return
     say(f"freeze {made['name']}: from {moment(made['start'])} to {moment(made['end'])}")
 
 
-@freeze.command("list")
-def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+@freeze.command("list", epilog=examples("rollwave freeze list"))
+@over_api
+def list_(limit: Limit = 50, output: Output = Format.TABLE) -> None:
     """List the freezes, also those that are over."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get("/ota/freezes", limit=limit)
     columns: dict[str, Column] = {
         "NAME": "name",
@@ -179,14 +172,13 @@ def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = No
     print_page(answer, output, "freezes", columns, empty="No freezes.")
 
 
-@freeze.command()
+@freeze.command(epilog=examples('rollwave freeze remove year-end --reason "all back at work"'))
+@over_api
 def remove(
     name: Name,
     reason: Annotated[str | None, typer.Option(help="Why, for the audit row.")] = None,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """End a freeze now, or delete one that has not begun or is over."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         api.delete(f"/ota/freezes/{in_path(name)}", reason=reason)
     say(f"freeze {name} is removed")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rollwave.cli.output import Format, complain, print_json, say
+from rollwave.cli.output import Format, complain, printed, say
 from rollwave.cli.policy_advice import show_advice
 from rollwave.errors import InvalidInput
 
@@ -32,8 +32,7 @@ def rules_of(policy: str | None, flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_preview(preview: Mapping[str, Any], output: Format) -> None:
     """Print the answer of a dry run: the policy on standard output, and the rest on standard error."""
-    if output is Format.JSON:
-        print_json(preview)
+    if printed(preview, output):
         return
     from rollwave.domain.policy.document.emit import to_yaml
 
@@ -43,13 +42,19 @@ def print_preview(preview: Mapping[str, Any], output: Format) -> None:
     say(to_yaml(preview["policy"]).rstrip("\n"))
 
 
-def _effect(preview: Mapping[str, Any]) -> list[str]:
+def _effect(preview: Mapping[str, Any]) -> Iterator[str]:
     """What the policy would do to the devices."""
-    waves = ", ".join(f"{each['name']} {each['devices']:,}" for each in preview["waves"])
-    segments, exposed = preview["segments"], preview["exposed_devices"]
-    of = f"; {segments:,} segment{'s' * (segments != 1)}" if segments else ""
+    waves, total = preview["waves"], sum(each["devices"] for each in preview["waves"])
+    names = max(len(each["name"]) for each in waves)
+    digits = len(f"{total:,}")
+    for number, each in enumerate(waves, 1):
+        share = f"  {each['devices'] / total:6.1%}".replace("%", " %") if total else ""
+        yield f"  {number}. {each['name']:<{names}}  {each['devices']:>{digits},} devices{share}"
+    if segments := preview["segments"]:
+        yield f"Guardrails and windows judge {segments:,} segment{'s' * (segments != 1)} of devices."
+    exposed = preview["exposed_devices"]
     if exposed is None:
-        acts = "no guardrail acts before all devices are sent to"
+        yield "No guardrail acts before all devices are sent to."
     else:
-        acts = f"up to {exposed:,} device{'s are' if exposed != 1 else ' is'} sent to before a guardrail acts"
-    return [f"devices by wave: {waves}{of}", acts]
+        yield f"Up to {exposed:,} device{'s are' if exposed != 1 else ' is'} sent to before a guardrail acts."
+    yield "Nothing was created."

@@ -4,46 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Column, Format, Limit, Output, moment, print_page
+from rollwave.cli.client import connect, over_api
+from rollwave.cli.complete import device_ids, firmware_versions
+from rollwave.cli.examples import examples
+from rollwave.cli.output import Column, Format, Limit, Output, moment, print_facts, print_page, printed
 from rollwave.cli.wire_options import Device, Tenant, Url, broker_at
+from rollwave.domain.ids import in_path
 
 if TYPE_CHECKING:
     from rollwave.device.agent import AgentPlan
     from rollwave.mqtt.broker import Broker
 
-app = typer.Typer(help="Run the reference device agent; list devices.", no_args_is_help=True)
+app = typer.Typer(help="List and show devices; run the reference device agent.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command(
+    "list",
+    epilog=examples(
+        "rollwave device list --version 2.1.0",
+        "rollwave device list --select 'site in (north, south) and last_seen < -7d'",
+    ),
+)
+@over_api
 def list_(
     select: Annotated[
         str | None,
         typer.Option(help="A selector, such as 'site == north and version < 2.0': only devices that match."),
     ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version", metavar="V", help="Only devices that run this version.", autocompletion=firmware_versions
+        ),
+    ] = None,
     device_type: Annotated[str | None, typer.Option(help="Only devices of this type.")] = None,
     limit: Limit = 50,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """List the registered devices, by id.
 
     A selector compares labels: a device's attributes, and device_id, device_type,
     version, time_zone and last_seen. The waves of a policy use the same selectors.
 
-        rollwave device list --select 'site in (north, south) and last_seen < -7d'
-
     Operators: == != < <= > >= in (...) not in (...) has(KEY) like 'abc*', joined
     by and, or, not and brackets. All of them: docs/reference/selectors.md
     """
-    with connect(api_url, api_key) as api:
-        answer = api.get("/devices", select=select, device_type=device_type, limit=limit)
+    selector = select
+    if version is not None:
+        selector = f"version == {_quoted(version)}" + (f" and ({select})" if select else "")
+    with connect() as api:
+        answer = api.get("/devices", select=selector, device_type=device_type, limit=limit)
     columns: dict[str, Column] = {
         "DEVICE": "device_id",
         "TYPE": "device_type",
@@ -52,10 +68,56 @@ def list_(
         "LAST SEEN": lambda row: moment(row.get("last_seen")),
         "ATTRIBUTES": lambda row: json.dumps(row["attributes"], ensure_ascii=False) if row["attributes"] else "",
     }
-    print_page(answer, output, "devices", columns, empty="No device matches." if select else "No devices yet.")
+    print_page(answer, output, "devices", columns, empty="No device matches." if selector else "No devices yet.")
 
 
-@app.command()
+def _quoted(text: str) -> str:
+    """A text as the grammar of selectors has it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@app.command(epilog=examples("rollwave device show pump-17"))
+@over_api
+def show(
+    device_id: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.", autocompletion=device_ids)],
+    output: Output = Format.TABLE,
+) -> None:
+    """Show a device: its version, its labels, and its campaigns, newest first."""
+    with connect() as api:
+        device = api.get(f"/devices/{in_path(device_id)}")
+        campaigns = api.get(f"/devices/{in_path(device_id)}/campaigns")
+    if printed({**device, "campaigns": campaigns["campaigns"]}, output, [device["device_id"]]):
+        return
+    print_facts(
+        (
+            ("device", device["device_id"]),
+            ("type", device.get("device_type")),
+            ("version", device.get("version")),
+            ("time zone", device.get("time_zone")),
+            ("last seen", moment(device.get("last_seen"))),
+            *((key, value if isinstance(value, str) else json.dumps(value)) for key, value in _labels(device)),
+        )
+    )
+    columns: dict[str, Column] = {
+        "CAMPAIGN": "campaign_id",
+        "NAME": "name",
+        "VERSION": "firmware_version",
+        "CAMPAIGN IS": "campaign_status",
+        "DEVICE IS": "status",
+        "SINCE": lambda row: moment(row["completed_at"] or row["started_at"]),
+        "ERROR": lambda row: row["error_code"] or row["error_message"],
+    }
+    print_page(campaigns, output, "campaigns", columns, empty="The device is in no campaign.")
+
+
+def _labels(device: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    return (device.get("attributes") or {}).items()
+
+
+@app.command(
+    epilog=examples("rollwave device run --tenant demo --device dev-1 --install 'cp {path} /srv/firmware.bin'")
+)
 def run(
     tenant: Tenant,
     device: Device,
@@ -85,10 +147,6 @@ def run(
 
     The install command has the variables ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN.
     If it exits with another code than 0, the update has FAILED. The last line of its output is the reason.
-
-    For example:
-
-        rollwave device run --tenant demo --device dev-1 --install 'cp {path} /srv/firmware.bin'
     """
     from rollwave import log
     from rollwave.device.agent import AgentPlan

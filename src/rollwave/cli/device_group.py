@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.client import connect, over_api
 from rollwave.cli.devices_csv import Device, Mistake, read_devices
-from rollwave.cli.output import Format, Limit, Output, complain, print_json, print_page, say, table
+from rollwave.cli.examples import examples
+from rollwave.cli.output import Format, Limit, Output, complain, print_page, printed, say, table
 from rollwave.domain.ids import ID_RULE, in_path, is_valid_id
 from rollwave.errors import InvalidInput
 
@@ -27,13 +28,12 @@ GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The group's
 _MISTAKES_SHOWN = 20
 
 
-@app.command("import")
+@app.command("import", epilog=examples("rollwave device-group import pumps pumps.csv"))
+@over_api
 def import_(
     group: GroupArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A CSV file with a column device_id.")],
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Replace the members of a group by the devices of a CSV file.
 
@@ -47,7 +47,7 @@ def import_(
     from rollwave.cli.group_import import replace_members
 
     devices = _checked(file)
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = replace_members(api, group, devices)
     _print_outcome(answer, output)
 
@@ -74,13 +74,12 @@ def _complain_of(file: Path, mistakes: list[Mistake]) -> None:
         complain(f"… and {len(mistakes) - _MISTAKES_SHOWN} more")
 
 
-@app.command()
+@app.command(epilog=examples("rollwave device-group put pilots pump-1 pump-2"))
+@over_api
 def put(
     group: GroupArgument,
     devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Ids of all members.")],
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Replace the members of a group by the named devices."""
     for device in devices:
@@ -89,44 +88,41 @@ def put(
                 f"{device} is a file; `put` needs the ids of devices",
                 hint=f"Run rollwave device-group import {group} {device}",
             )
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.put(f"/device-groups/{in_path(group)}", {"device_ids": devices})
     _print_outcome(answer, output)
 
 
 def _print_outcome(answer: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(answer)
-    else:
+    if not printed(answer, output, [answer["group_id"]]):
         say(
             f"group {answer['group_id']}: {answer['total']} devices"
             f" ({answer['added']} added, {answer['removed']} removed, {answer['registered']} new)"
         )
 
 
-@app.command("list")
-def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+@app.command("list", epilog=examples("rollwave device-group list"))
+@over_api
+def list_(limit: Limit = 50, output: Output = Format.TABLE) -> None:
     """List the groups."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get("/device-groups", limit=limit)
     columns = {"GROUP": "group_id", "DEVICES": "total", "CREATED": "created_at"}
     empty = "No groups. Create one: rollwave device-group import"
     print_page(answer, output, "device_groups", columns, empty=empty)
 
 
-@app.command()
+@app.command(epilog=examples("rollwave device-group show pumps --limit 1000"))
+@over_api
 def show(
     group: GroupArgument,
     limit: Limit = 50,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show a group's members."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get(f"/device-groups/{in_path(group)}", limit=limit)
-    if output is Format.JSON:
-        print_json(answer)
+    if printed(answer, output, answer["device_ids"]):
         return
     rows = [(device_id,) for device_id in answer["device_ids"]]
     table(("DEVICE",), rows, empty="The group is empty.", total=answer["total"])

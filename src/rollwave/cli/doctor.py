@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rollwave.cli.output import Format, console, print_json
+from rollwave.cli.output import Format, Output, console, printed
 
 if TYPE_CHECKING:
     from rollwave.doctor.examination import Login
@@ -45,9 +46,7 @@ def doctor(
     tenant: Annotated[
         str | None, typer.Option(metavar="T", help="Tenant of the devices, if their user names do not contain it.")
     ] = None,
-    output: Annotated[
-        Format, typer.Option("--output", "-o", help="table for people, json for programs.")
-    ] = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Check the installation, and say how to fix what is wrong.
 
@@ -64,17 +63,15 @@ def doctor(
     devices = [_login(each) for each in (device_a, device_b) if each is not None]
     findings = asyncio.run(examine(devices, tenant))
     problems = sum(finding.state == "problem" for finding in findings)
-    if output is Format.JSON:
-        from dataclasses import asdict
-
-        print_json({"problems": problems, "findings": [asdict(finding) for finding in findings]})
-    else:
-        _print(findings)
+    document = {"problems": problems, "findings": [asdict(finding) for finding in findings]}
+    if not printed(document, output, (finding.check for finding in findings if finding.state == "problem")):
+        print_findings(findings)
     if problems:
         raise typer.Exit(1)
 
 
-def _print(findings: Sequence[Finding]) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print a line for each finding, and how to fix what is wrong."""
     from rich.text import Text
 
     from rollwave.client.text import visible

@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import IO
 
-_LOOKALIKES: Mapping[str, str] = MappingProxyType({"·": "-", "…": "...", "—": "-", "━": "-", "✔": "+"})
+_LOOKALIKES: Mapping[str, str] = MappingProxyType(
+    {
+        "·": "-", "…": "...", "—": "-", "━": "=", "─": "-",
+        "✓": "+", "●": "*", "○": "o", "‖": "=", "■": "#", "▲": "!", "\u2013": "-",
+        "█": "#", "▓": "F", "▒": "I", "░": "D", "╌": "-",
+    }
+)  # fmt: skip
 """Replacements for characters in our own texts."""
 
 _SPINNER = range(0x2800, 0x2900)

@@ -8,15 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Column, Format, Limit, Output, print_json, print_page, say
+from rollwave.cli.client import connect, over_api
+from rollwave.cli.examples import examples
+from rollwave.cli.firmware_choice import BY_ID
+from rollwave.cli.output import Column, Format, Limit, Output, print_page, printed, say
 from rollwave.domain.firmware import read_checksum
 from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog=examples("rollwave firmware add app.bin --url https://files.example/a --version 2.0"))
+@over_api
 def add(
     source: Annotated[
         str, typer.Argument(metavar="FILE_OR_URL", help="URL from which devices download it, or a local file.")
@@ -28,8 +31,6 @@ def add(
     device_type: Annotated[str | None, typer.Option(help="Only for devices of this type.")] = None,
     description: Annotated[str | None, typer.Option(help="A description of the version.")] = None,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Register a firmware version.
 
@@ -37,16 +38,12 @@ def add(
     SHA-256. Registering the same version again changes nothing and prints the
     same id; with other values it is an error. With -o json, "new" says
     whether the version is new.
-
-        rollwave firmware add app.bin --url https://files.example/a --version 2.0
     """
     body: dict[str, Any] = _artifact(source, url, checksum, size) | {"version": version}
     body |= {"device_type": device_type, "description": description}
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         row, new = api.create("/firmware", {key: value for key, value in body.items() if value is not None})
-    if output is Format.JSON:
-        print_json({**row, "new": new})
-    else:
+    if not printed({**row, "new": new}, output, [f"{BY_ID}{row['id']}"]):
         say(f"firmware {row['id']}: {row['version']} at {row['file_url']}" + ("" if new else " (registered before)"))
 
 
@@ -83,16 +80,15 @@ def _artifact(source: str, url: str | None, checksum: str | None, size: int | No
     return {"file_url": url, "checksum_sha256": actual, "file_size_bytes": bytes_held}
 
 
-@app.command("list")
+@app.command("list", epilog=examples("rollwave firmware list", "rollwave firmware list --device-type pump"))
+@over_api
 def list_(
     device_type: Annotated[str | None, typer.Option(help="Only versions for this device type.")] = None,
     limit: Limit = 50,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """List the firmware versions, newest first."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get("/firmware", device_type=device_type, limit=limit)
     columns: dict[str, Column] = {
         "ID": "id",
@@ -102,4 +98,11 @@ def list_(
         "SHA-256": lambda row: (row.get("checksum_sha256") or "")[:12],
         "URL": "file_url",
     }
-    print_page(answer, output, "firmware_versions", columns, empty="No firmware yet. Add one: rollwave firmware add")
+    print_page(
+        answer,
+        output,
+        "firmware_versions",
+        columns,
+        empty="No firmware yet. Add one: rollwave firmware add",
+        name=lambda row: f"{BY_ID}{row['id']}",
+    )

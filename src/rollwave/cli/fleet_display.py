@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.status import Status
 
-from rollwave.cli.output import Format, print_json, table
+from rollwave.cli.output import Format, printed, table
 from rollwave.fleet import FleetTally
 from rollwave.log import get_logger
 
@@ -46,9 +46,7 @@ class Display:
 
 def print_tally(tally: FleetTally, form: Format) -> None:
     """Print the tally on stdout."""
-    if form is Format.JSON:
-        print_json(asdict(tally))
-    else:
+    if not printed(asdict(tally), form):
         table(("counted by the fleet", ""), asdict(tally).items(), empty="")
 
 

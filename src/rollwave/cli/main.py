@@ -13,18 +13,22 @@ from rollwave.cli import (
     apikey,
     brakes,
     campaign,
+    context,
     demo,
     device,
     device_group,
     doctor,
     firmware,
     fleet,
+    init,
     migrate,
     policy,
     quarantine,
+    search,
     serve,
 )
 from rollwave.cli.encoding import spell_what_cannot_be_encoded
+from rollwave.cli.examples import examples
 from rollwave.cli.output import complain
 from rollwave.errors import RollwaveError
 
@@ -47,7 +51,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 campaign aborted, 4 timed out.[/dim]
 """
 
 _LOOK = "See it work"
-_OPERATE = "Operate campaigns (over the API: ROLLWAVE_API_URL, ROLLWAVE_API_KEY)"
+_OPERATE = "Operate campaigns (over the API: a context, or ROLLWAVE_API_URL and ROLLWAVE_API_KEY)"
 _RUN = "Run the engine (on DATABASE_URL and MQTT_BROKER_URL)"
 _DEVICES = "Run devices (on MQTT_BROKER_URL)"
 
@@ -66,8 +70,11 @@ _ORDER = (
     "policy",
     "firmware",
     "device-group",
+    "search",
     "halt",
     "freeze",
+    "context",
+    "init",
     "migrate",
     "serve",
     "worker",
@@ -86,7 +93,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(rich_help_panel=_LOOK)(demo.demo)
+app.command(rich_help_panel=_LOOK, epilog=examples("rollwave demo", "rollwave demo --data ./demo"))(demo.demo)
 app.add_typer(
     campaign.app, name="campaign", help="Create, start, pause, abort and watch campaigns.", rich_help_panel=_OPERATE
 )
@@ -97,17 +104,38 @@ app.add_typer(firmware.app, name="firmware", help="Register and list firmware ve
 app.add_typer(
     device_group.app, name="device-group", help="Create and change groups of devices.", rich_help_panel=_OPERATE
 )
-app.command(rich_help_panel=_OPERATE)(brakes.halt)
+app.command(rich_help_panel=_OPERATE, epilog=examples("rollwave search spring", "rollwave search pump-1 -o name"))(
+    search.search
+)
+app.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        'rollwave halt --reason "devices of 2.1.0 do not boot"',
+        "rollwave halt --show",
+        'rollwave halt --lift --reason "2.1.0 is withdrawn"',
+    ),
+)(brakes.halt)
 app.add_typer(brakes.freeze, name="freeze", help="Stop all sending from one time to another.", rich_help_panel=_OPERATE)
-app.command(rich_help_panel=_RUN)(migrate.migrate)
-app.command(rich_help_panel=_RUN)(serve.serve)
-app.command(rich_help_panel=_RUN)(serve.worker)
-app.command(rich_help_panel=_RUN)(doctor.doctor)
+app.add_typer(context.app, name="context", help="Choose the installation that commands use.", rich_help_panel=_OPERATE)
+app.command(rich_help_panel=_RUN, epilog=examples("rollwave init", "rollwave init /etc/rollwave/rollwave.env"))(
+    init.init
+)
+app.command(rich_help_panel=_RUN, epilog=examples("rollwave migrate"))(migrate.migrate)
+app.command(rich_help_panel=_RUN, epilog=examples("rollwave serve", "rollwave serve --host 0.0.0.0 --port 8080"))(
+    serve.serve
+)
+app.command(rich_help_panel=_RUN, epilog=examples("rollwave worker --port 9090"))(serve.worker)
+app.command(
+    rich_help_panel=_RUN,
+    epilog=examples("rollwave doctor", "rollwave doctor --device-a @lab-1.txt --device-b @lab-2.txt"),
+)(doctor.doctor)
 app.add_typer(apikey.app, name="apikey", help="Create, list and revoke keys of the API.", rich_help_panel=_RUN)
 app.add_typer(
     quarantine.app, name="quarantine", help="List messages from devices that could not be read.", rich_help_panel=_RUN
 )
-app.command(rich_help_panel=_DEVICES)(fleet.fleet)
+app.command(
+    rich_help_panel=_DEVICES, epilog=examples("rollwave fleet --tenant demo --devices 1000 --failure-rate 0.02")
+)(fleet.fleet)
 app.add_typer(device.app, name="device", rich_help_panel=_DEVICES)
 
 

@@ -1,4 +1,7 @@
-"""What commands print: tables for people, the API's own JSON for programs."""
+"""What commands print: tables for people, documents for programs, names for scripts.
+
+Standard output has the data, standard error everything else.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,14 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+Output = Annotated[
+    Format,
+    typer.Option("--output", "-o", help="table for people, json and yaml for programs, name for ids only."),
+]
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of rows.")]
 
@@ -55,6 +63,31 @@ def print_json(document: object) -> None:
     _write(sys.stdout, json.dumps(document, indent=2 if sys.stdout.isatty() else None))
 
 
+def print_yaml(document: object) -> None:
+    """Print ``document`` as YAML. Where a string has invisible characters, all but ASCII is escaped."""
+    import yaml
+
+    readable = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=_UNCUT)
+    if any(not line.isprintable() for line in readable.split("\n")):
+        readable = yaml.safe_dump(document, sort_keys=False, allow_unicode=False, width=_UNCUT)
+    _write(sys.stdout, readable.rstrip("\n"))
+
+
+def printed(document: object, output: Format, names: Iterable[object] = ()) -> bool:
+    """Print ``document`` in a format for programs, or its ``names``, one a line. False: a table is wanted."""
+    match output:
+        case Format.JSON:
+            print_json(document)
+        case Format.YAML:
+            print_yaml(document)
+        case Format.NAME:
+            for name in names:
+                say(str(name))
+        case Format.TABLE:
+            return False
+    return True
+
+
 def _write(stream: IO[str], text: str) -> None:
     """Write a line in the stream's own encoding. typer's `echo` would write UTF-8 if that is ASCII."""
     stream.write(f"{text}\n")
@@ -62,26 +95,30 @@ def _write(stream: IO[str], text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, total: int = 0) -> None:
-    """Print rows under headings, with numbers to the right. If there are no rows, print ``empty``.
+    """Print rows under headings, with numbers to the right. If there are no rows, ``empty`` is a note.
 
-    ``total`` is the number of rows including those that are not printed.
+    ``total`` is the number of rows including those that are not printed. Notes are on standard error.
     """
     from rich import box
     from rich.table import Table
 
     cells = [[cell(value) for value in row] for row in rows]
     if not cells:
-        say(empty)
+        complain(empty)
         return
     drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
-        numeric = all(row[index].plain.replace(".", "").isdigit() for row in cells if row[index].plain)
+        numeric = all(_is_number(row[index].plain) for row in cells if row[index].plain)
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*row)
     console().print(drawn)
     if total > len(cells):
-        say(f"{len(cells)} of {total}; --limit shows more.")
+        complain(f"{len(cells)} of {total}; --limit shows more.")
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "").replace(",", "").removesuffix(" %").isdigit()
 
 
 Column: TypeAlias = "str | Callable[[Mapping[str, Any]], object]"
@@ -89,14 +126,21 @@ Column: TypeAlias = "str | Callable[[Mapping[str, Any]], object]"
 
 
 def print_page(
-    answer: Mapping[str, Any], output: Format, key: str, columns: Mapping[str, Column], *, empty: str
+    answer: Mapping[str, Any],
+    output: Format,
+    key: str,
+    columns: Mapping[str, Column],
+    *,
+    empty: str,
+    name: Column | None = None,
 ) -> None:
-    """Print a list that the API answered with: as JSON, or its rows under ``key`` as a table.
+    """Print a list that the API answered with: as a document, or its rows under ``key`` as a table.
 
-    ``columns`` are by their headings. ``empty`` is printed if there are no rows.
+    ``columns`` are by their headings. ``empty`` is a note if there are no rows. ``name``: what ``-o name`` prints of
+    a row; by default its first column.
     """
-    if output is Format.JSON:
-        print_json(answer)
+    first = next(iter(columns.values()))
+    if printed(answer, output, (_value(row, name or first) for row in answer[key])):
         return
     rows = [[_value(row, column) for column in columns.values()] for row in answer[key]]
     table([*columns], rows, empty=empty, total=answer.get("total", 0))
@@ -109,15 +153,25 @@ def _value(row: Mapping[str, Any], column: Column) -> object:
     return moment(value) if column.endswith("_at") else value
 
 
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Print what is known of one thing, a line for each fact that has a value."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        if value not in {None, ""}:
+            grid.add_row(cell(name), cell(value))
+    console().print(grid)
+
+
 def cell(value: object) -> Text:
-    """Format a value for a table: states in their colour, times to the second, nothing for None."""
+    """Format a value for a table: on a terminal, a state has its mark in its colour; nothing for None."""
     from rich.text import Text
 
-    from rollwave.client.view import STATE_STYLES, STATUS_STYLES
+    from rollwave.client.marks import marked
 
     text = "" if value is None else visible(str(value))
-    style = next((style for word, style in (*STATE_STYLES.items(), *STATUS_STYLES.items()) if word == text), "")
-    return Text(text, style)
+    return marked(text) if sys.stdout.isatty() else Text(text)
 
 
 def moment(value: Any) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
+from rollwave.cli.client import CampaignArgument, connect, over_api
+from rollwave.cli.examples import examples
 from rollwave.cli.output import Format, Limit, Output, complain, print_json, print_page, say
 from rollwave.cli.policy_advice import show_advice, show_advice_on
 from rollwave.domain.ids import in_path
@@ -29,7 +30,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a
 Reason = Annotated[str | None, typer.Option(help="Why; kept with the revision.")]
 
 
-@app.command()
+@app.command(
+    epilog=examples("rollwave policy check night.yaml", "rollwave policy show careful | rollwave policy check -")
+)
 def check(file: FileArgument) -> None:
     """Check a policy without a server.
 
@@ -47,7 +50,7 @@ def check(file: FileArgument) -> None:
     say(f"{source.name} is valid")
 
 
-@app.command()
+@app.command(epilog=examples("rollwave policy schema > rollwave-policy.schema.json"))
 def schema() -> None:
     """Print the JSON Schema of policies, for an editor."""
     from rollwave.domain.policy.document.schema import json_schema
@@ -55,15 +58,14 @@ def schema() -> None:
     print_json(json_schema())
 
 
-@app.command()
+@app.command(epilog=examples("rollwave policy show 7", "rollwave policy show careful > my-policy.yaml"))
+@over_api
 def show(
     policy: Annotated[str, typer.Argument(metavar="CAMPAIGN|NAME", help="A campaign's id, or the name of a policy.")],
     revision: Annotated[int | None, typer.Option(min=1, help="An earlier revision of a campaign's policy.")] = None,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Print the policy of a campaign, a preset or a stored policy, as YAML."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         text, _ = api.get_text(_path(policy), format="yaml", revision=revision)
     say(text.rstrip("\n"))
 
@@ -72,14 +74,17 @@ def _path(policy: str) -> str:
     return f"/ota/campaigns/{policy}/policy" if policy.isdecimal() else f"/ota/policies/{in_path(policy)}"
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'rollwave policy edit 7 --reason "slower at night"', "rollwave policy edit 7 --file slower.yaml --yes"
+    )
+)
+@over_api
 def edit(
     campaign_id: CampaignArgument,
     file: Annotated[str | None, typer.Option(metavar="FILE|-", help="The new policy, instead of an editor.")] = None,
     reason: Reason = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Change the policy of a campaign, in your editor ($VISUAL or $EDITOR).
 
@@ -88,7 +93,7 @@ def edit(
     claim. If somebody else has changed the policy in the meantime, nothing is changed.
     """
     path = f"/ota/campaigns/{campaign_id}/policy"
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         before, tag = api.get_text(path, format="yaml")
         checked = _edited(api, path, before, tag, file)
         if checked is None or checked.text == before:
@@ -149,19 +154,18 @@ def _confirmed(campaign_id: int) -> bool:
     return typer.confirm(f"Change the policy of campaign {campaign_id}?", err=True)
 
 
-@app.command()
+@app.command(epilog=examples("rollwave policy diff 7", "rollwave policy diff 7 --revision 1"))
+@over_api
 def diff(
     campaign_id: CampaignArgument,
     revision: Annotated[
         int | None,
         typer.Option(min=1, help="The revision to compare with the one in force.  [default: the one before]"),
     ] = None,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show what has changed in a campaign's policy since an earlier revision."""
     path = f"/ota/campaigns/{campaign_id}/policy"
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         present = api.get(path)["revision"]
         if present is None:
             raise RollwaveError(f"campaign {campaign_id} follows its flat columns: there are no revisions")
@@ -177,19 +181,21 @@ def _difference(before: str, after: str, old: str, new: str) -> list[str]:
     return list(difflib.unified_diff(before.splitlines(), after.splitlines(), old, new, lineterm=""))
 
 
-@app.command("list")
-def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+@app.command("list", epilog=examples("rollwave policy list"))
+@over_api
+def list_(limit: Limit = 50, output: Output = Format.TABLE) -> None:
     """List the stored policies, and the presets, which every tenant has."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get("/ota/policies", limit=limit)
     if output is Format.TABLE:
-        say(f"Presets: {', '.join(answer['presets'])}")
+        complain(f"Presets: {', '.join(answer['presets'])}")
     columns = {"NAME": "name", "CHANGED": "changed_at", "BY": "changed_by"}
     print_page(answer, output, "policies", columns, empty="No stored policies. Store one: rollwave policy store")
 
 
-@app.command()
-def store(name: NameArgument, file: FileArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+@app.command(epilog=examples("rollwave policy store night night.yaml"))
+@over_api
+def store(name: NameArgument, file: FileArgument) -> None:
     """Store a policy under a name, or replace it.
 
     Campaigns that were created with it keep their own copy.
@@ -198,15 +204,16 @@ def store(name: NameArgument, file: FileArgument, api_url: ApiUrl = None, api_ke
     from rollwave.domain.policy.document.emit import to_data
 
     data = to_data(read_source(file).parse())
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.put_text(f"/ota/policies/{in_path(name)}", json.dumps(data).encode(), "application/json")
     show_advice(answer, data)
     say(f"stored the policy {name}")
 
 
-@app.command()
-def delete(name: NameArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+@app.command(epilog=examples("rollwave policy delete night"))
+@over_api
+def delete(name: NameArgument) -> None:
     """Delete a stored policy. Campaigns that were created with it keep their own copy."""
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         api.delete(f"/ota/policies/{in_path(name)}")
     say(f"deleted the policy {name}")

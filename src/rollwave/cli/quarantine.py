@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rollwave.cli.database import with_pool
-from rollwave.cli.output import Format, Limit, Output, print_json, say, table
+from rollwave.cli.examples import examples
+from rollwave.cli.output import Format, Limit, Output, printed, say, table
 from rollwave.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Tenant
 _SHOWN = 200  # characters of a payload in a table
 
 
-@app.command("list")
+@app.command("list", epilog=examples("rollwave quarantine list --tenant demo"))
 def list_(
     tenant: Annotated[
         str | None, typer.Option("--tenant", metavar="T", help="Tenant whose devices sent the messages. Default: all.")
@@ -47,8 +48,7 @@ def list_(
         return sorted(found, key=lambda message: message["received_at"], reverse=True)[:limit], total
 
     messages, total = with_pool(of_all)
-    if output is Format.JSON:
-        print_json({"messages": messages, "total": total})
+    if printed({"messages": messages, "total": total}, output, (each["id"] for each in messages)):
         return
     table(
         ("RECEIVED", "TENANT", "DEVICE", "REASON", "PAYLOAD"),
@@ -61,7 +61,7 @@ def list_(
     )
 
 
-@app.command()
+@app.command(epilog=examples("rollwave quarantine clear --tenant demo --yes"))
 def clear(
     tenant: TenantOption, yes: Annotated[bool, typer.Option("--yes", "-y", help="Confirm the deletion.")] = False
 ) -> None:

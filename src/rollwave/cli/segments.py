@@ -6,17 +6,16 @@ from typing import Annotated
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
+from rollwave.cli.client import CampaignArgument, connect, over_api
 from rollwave.cli.output import Column, Format, Limit, Output, print_page, say
 from rollwave.domain.ids import in_path
 
 
+@over_api
 def segments(
     campaign_id: CampaignArgument,
     limit: Limit = 50,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """List the segments of a campaign, with their devices by state.
 
@@ -24,7 +23,7 @@ def segments(
     and guardrails mention, such as hardware_revision. A campaign without a policy document
     has none.
     """
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/segments", limit=limit)
     columns: dict[str, Column] = {
         "SEGMENT": "number",
@@ -38,12 +37,11 @@ def segments(
     print_page(answer, output, "segments", columns, empty="The campaign has no segments.")
 
 
+@over_api
 def promote(
     campaign_id: CampaignArgument,
     wave: Annotated[str, typer.Argument(metavar="WAVE", help="The name of the present wave.")],
     reason: Annotated[str | None, typer.Option(help="Why, for the campaign's history.")] = None,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Open the gate of the present wave now, whatever it still waits for.
 
@@ -51,7 +49,7 @@ def promote(
     an approval, the key needs the role approver, and must not be the one that created the
     campaign or edited its policy last.
     """
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.post(
             f"/ota/campaigns/{campaign_id}/waves/{in_path(wave)}/promote",
             None if reason is None else {"reason": reason},
@@ -59,12 +57,11 @@ def promote(
     say(f"wave {wave} of campaign {answer['id']} is passed; the campaign is {answer['status']}")
 
 
+@over_api
 def release(
     campaign_id: CampaignArgument,
     segment: Annotated[int, typer.Argument(metavar="SEGMENT", min=1, help="The number of the segment.")],
     reason: Annotated[str | None, typer.Option(help="Why, for the campaign's history.")] = None,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Release a segment from quarantine, so that its devices are sent to again.
 
@@ -73,7 +70,7 @@ def release(
     devices that are sent to after that.
     """
     path = f"/ota/campaigns/{campaign_id}/segments"
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         found = api.get(path, limit=1, cursor=segment - 1 or None)["segments"]
         answer = api.post(f"{path}/{segment}/release", None if reason is None else {"reason": reason})
     was = any(each["number"] == segment and each["quarantined"] for each in found)

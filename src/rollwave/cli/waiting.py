@@ -7,23 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
-from rollwave.cli.output import Column, Format, Output, moment, print_json, print_page, say, table
+from rollwave.cli.client import CampaignArgument, connect, over_api
+from rollwave.cli.output import Column, Format, Output, moment, print_page, printed, say, table
 from rollwave.domain.ids import in_path
 
 
+@over_api
 def waiting(
     campaign_id: CampaignArgument,
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show what a campaign's PENDING devices wait for.
 
     Each device counts once, under the first gate that is closed to it. A gate is
     a rule that may keep a device from being sent to, such as pace or wave.
     """
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/waiting")
     columns: dict[str, Column] = {
         "WAIT FOR": "reason",
@@ -34,12 +33,11 @@ def waiting(
     print_page(answer, output, "waiting", columns, empty="No device is PENDING.")
 
 
+@over_api
 def explain(
     campaign_id: CampaignArgument,
     device_id: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.")],
     output: Output = Format.TABLE,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show whether a device may be sent to now, and if not, why.
 
@@ -47,10 +45,9 @@ def explain(
     they are checked, and its events so far. If the device has ended, it shows
     how.
     """
-    with connect(api_url, api_key) as api:
+    with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/devices/{in_path(device_id)}/explain")
-    if output is Format.JSON:
-        print_json(answer)
+    if printed(answer, output, [answer["device_id"]]):
         return
     from rollwave.client.events import Event
 

@@ -1,4 +1,4 @@
-"""Follows one campaign, and shows it on a terminal, in a file or as JSON."""
+"""Follows one campaign, and shows it on a terminal, in a file or as documents."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.panel import Panel
 from rich.text import Text
 
-from rollwave.cli.output import Format, complain, console, print_json, say
+from rollwave.cli.output import Format, complain, console, print_json, print_yaml, say
 from rollwave.client.api import Api
 from rollwave.client.events import Event
 from rollwave.client.follow import Follower, Look
-from rollwave.client.progress import Meter, Snapshot
-from rollwave.client.view import campaign, in_one_line
+from rollwave.client.progress import Snapshot
+from rollwave.client.view import Campaign, clock, in_one_line
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.errors import ApiUnavailable
 
@@ -29,13 +28,13 @@ INTERVAL = 1.0
 UNAVAILABLE_TIMEOUT_SECONDS = 60.0
 """Seconds for which the API may be unavailable, after it has answered once."""
 
-_EVENTS_SHOWN = 6
+_EVENTS_KEPT = 20
 
 
 class Screen(Protocol):
     """Shows a campaign."""
 
-    def show(self, look: Look, meter: Meter) -> None:
+    def show(self, look: Look) -> None:
         """Show the campaign's present state."""
 
     def away(self, error: ApiUnavailable) -> None:
@@ -58,7 +57,7 @@ def follow(
     Raises:
         RollwaveError: the API cannot show the campaign, or is unavailable for ``UNAVAILABLE_TIMEOUT_SECONDS``.
     """
-    follower = Follower(api, campaign_id)
+    follower = Follower(api, campaign_id, with_timeline=isinstance(screen, Picture))
     began = time.monotonic()
     seen_at: float | None = None
     while True:
@@ -70,7 +69,7 @@ def follow(
             screen.away(error)
         else:
             seen_at = time.monotonic()
-            screen.show(look, follower.meter)
+            screen.show(look)
             if until(look.snapshot):
                 return look.snapshot
         left = INTERVAL if timeout is None else began + timeout - time.monotonic()
@@ -91,20 +90,19 @@ class Picture:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._events: deque[Event] = deque(maxlen=_EVENTS_SHOWN)
+        self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._campaign: RenderableType = Text()
 
-    def show(self, look: Look, meter: Meter) -> None:
+    def show(self, look: Look) -> None:
         self._events.extend(look.to_show)
-        self._campaign = Panel(campaign(look, meter), title=f"campaign {look.snapshot.id}", padding=(1, 2))
+        self._campaign = Campaign(look, tuple(self._events))
         self._draw()
 
     def away(self, error: ApiUnavailable) -> None:
         self._draw(Text(f"{error}; retrying", "yellow"))
 
     def _draw(self, *notes: Text) -> None:
-        lines = [Text(f"{_clock(each)}  {each.sentence}", "bright_black") for each in self._events]
-        self._live.update(Group(self._campaign, *lines, *notes), refresh=True)
+        self._live.update(Group(*notes, self._campaign), refresh=True)
 
 
 class Lines:
@@ -113,30 +111,35 @@ class Lines:
     def __init__(self) -> None:
         self._last = ""
 
-    def show(self, look: Look, _meter: Meter) -> None:
+    def show(self, look: Look) -> None:
         for event in look.to_show:
-            say(f"{_clock(event)}  {event.sentence}")
+            say(f"{clock(event)}  {event.sentence}")
         present = in_one_line(look.snapshot)
         if present != self._last:
             say(present)
         self._last = present
-        sys.stdout.flush()
 
     def away(self, error: ApiUnavailable) -> None:
         complain(f"{error}; retrying")
 
 
 class Documents:
-    """Prints the API's JSON for each change, one document per line."""
+    """Prints the API's overview at each change, one document per line, or separated by ``---`` in YAML."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Format) -> None:
+        self._output = output
         self._last: object = None
 
-    def show(self, look: Look, _meter: Meter) -> None:
-        if look.document != self._last:
+    def show(self, look: Look) -> None:
+        document = {key: value for key, value in look.document.items() if key != "as_of"}
+        if document == self._last:
+            return
+        self._last = document
+        if self._output is Format.YAML:
+            say("---")
+            print_yaml(look.document)
+        else:
             print_json(look.document)
-        self._last = look.document
-        sys.stdout.flush()
 
     def away(self, error: ApiUnavailable) -> None:
         complain(f"{error}; retrying")
@@ -145,14 +148,10 @@ class Documents:
 @contextmanager
 def screen(output: Format) -> Iterator[Screen]:
     """The screen for this output format, on a terminal or elsewhere."""
-    if output is Format.JSON:
-        yield Documents()
+    if output in {Format.JSON, Format.YAML}:
+        yield Documents(output)
     elif not sys.stdout.isatty():
         yield Lines()
     else:
         with Live(console=console(), auto_refresh=False) as live:
             yield Picture(live)
-
-
-def _clock(event: Event) -> str:
-    return event.at.astimezone().strftime("%H:%M:%S")

@@ -1,4 +1,4 @@
-"""A campaign's history as sentences."""
+"""Events of a campaign's history, as the API tells them."""
 
 from __future__ import annotations
 
@@ -8,44 +8,32 @@ from datetime import datetime
 from typing import Any
 
 from rollwave.client.text import visible
-from rollwave.domain import events
-from rollwave.domain.event import Event as Recorded
 from rollwave.domain.events import AttemptFailed
-from rollwave.domain.overview.sentences import sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a campaign's history: time, actor, and details (``what``). ``event`` is its name."""
+    """One event: ``event`` is its name, ``sentence`` says what happened. Control characters are escaped.
 
-    id: int
+    ``device_id``: the device that it is about; None: the campaign as a whole. ``cause``: of a failed attempt; None: it
+    is another event.
+    """
+
     at: datetime
     event: str
-    actor: str
-    what: Recorded
+    device_id: str | None
+    sentence: str
+    cause: str | None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Event:
         """Read one element of the response of ``GET …/campaigns/{id}/events``."""
+        name = document["event"]
+        failed = name == AttemptFailed.word
         return cls(
-            document["id"],
-            datetime.fromisoformat(document["at"]),
-            document["event"],
-            document["actor"],
-            events.read(document["event"], document["detail"], document["device_id"]),
+            at=datetime.fromisoformat(document["at"]),
+            event=name,
+            device_id=document["device_id"],
+            sentence=visible(document.get("text") or name.replace("_", " ")),
+            cause=visible(str(document["detail"].get("reason") or "no reason given")) if failed else None,
         )
-
-    @property
-    def device_id(self) -> str | None:
-        """The device that the event is about. None: the campaign as a whole."""
-        return self.what.device_id
-
-    @property
-    def cause(self) -> str | None:
-        """The cause of a failed attempt. None: the event is another one."""
-        return visible(self.what.message or "no reason given") if isinstance(self.what, AttemptFailed) else None
-
-    @property
-    def sentence(self) -> str:
-        """The event as a sentence, with control characters escaped."""
-        return visible(sentence(self.what))

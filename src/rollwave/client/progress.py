@@ -1,79 +1,105 @@
-"""The counters of a campaign, read from the API's response."""
+"""A campaign at one moment, as the API's overview describes it. What the numbers mean is decided by the server."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rollwave.client.text import visible
 from rollwave.domain.campaign import FINAL, CampaignStatus
-from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.overview.brakes import StoppedBy
-from rollwave.domain.overview.guardrails import GuardrailStanding
-from rollwave.domain.overview.waves import WaveStanding
-from rollwave.domain.overview.waves import read as read_waves
-from rollwave.domain.policy.flat_guardrail import Guardrail
+from rollwave.domain.execution import TERMINAL, ExecutionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A guardrail. ``used``: how near it is to tripping, 0 to 1."""
+
+    used: float
+    tripped: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaveLine:
+    """A wave. ``done``: its devices that have succeeded or failed; None: these are not counted for each wave."""
+
+    name: str
+    size: int
+    sent: int
+    done: int | None
+    state: str
+    text: str
+    needs_role: str | None
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1; or sent, where it is not known how much is done."""
+        return (self.sent if self.done is None else self.done) / self.size if self.size else 0.0
+
+    @property
+    def numbers(self) -> str:
+        """How much of it is done or sent, in words."""
+        if self.done is None:
+            return f"{self.sent:,} of {self.size:,} sent"
+        return f"{self.done:,} of {self.size:,} finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A number of devices and the text that says which, such as a cause of failures or a reason to wait."""
+
+    devices: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One campaign at one moment. ``by_state`` counts its devices and names every state.
 
-    ``guardrails``: those of its policy document; None: it follows the flat columns, and ``threshold`` is its guardrail.
-    ``waves``: empty until it is first started. ``brakes``: those that stop it now.
+    ``level``: ok, watch or stop. ``rate``: finished devices per minute; None: the campaign does not send.
     """
 
     id: int
     name: str
     status: CampaignStatus
-    version: str
-    by_state: Mapping[ExecutionStatus, int]
-    threshold: float | None
-    min_completed: int
-    wave: int
-    waves: tuple[WaveStanding, ...]
     reason: str
-    wanted: int
-    targeted: int | None
-    guardrails: tuple[GuardrailStanding, ...] | None = None
-    brakes: tuple[StoppedBy, ...] = ()
+    version: str
+    from_versions: Sequence[str]
+    level: str
+    headline: str
+    by_state: Mapping[ExecutionStatus, int]
+    rate: float | None
+    forecast: str
+    waves: Sequence[WaveLine] = ()
+    guardrails: Sequence[Gauge] = ()
+    causes: Sequence[Amount] = ()
+    waiting: Sequence[Amount] = ()
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
-        """Read the response of ``GET …/campaigns/{id}``."""
-        breakdown = document.get("status_breakdown") or {}
-        waves = read_waves(document.get("waves") or ())
+        """Read the response of ``GET …/campaigns/{id}/overview``. Texts are safe to print."""
+        headline = document["headline"]
         return cls(
-            id=document["id"],
-            name=document["name"] or "",
+            id=document["campaign_id"],
+            name=visible(document["name"] or f"campaign {document['campaign_id']}"),
             status=CampaignStatus(document["status"]),
-            version=document.get("firmware_version") or "",
-            by_state={each: int(breakdown.get(each, 0)) for each in ExecutionStatus},
-            threshold=document["abort_threshold"],
-            min_completed=document.get("abort_min_completed") or 1,
-            wave=document.get("wave") or 0,
-            waves=waves,
-            reason=document.get("status_reason") or "",
-            wanted=document.get("total_devices") or 0,
-            targeted=document.get("targeted_devices"),
-            guardrails=None
-            if document.get("policy_revision") is None
-            else tuple(GuardrailStanding.read(each, waves) for each in document.get("guardrails") or ()),
-            brakes=tuple(StoppedBy.read(each) for each in document.get("stopped_by") or ()),
+            reason=visible(document["status_reason"] or ""),
+            version=visible(document["version"] or ""),
+            from_versions=[visible(each["version"] or "unknown") for each in document["from_versions"]],
+            level=headline["level"],
+            headline=visible(headline["text"]),
+            by_state={each: int(document["devices"].get(each, 0)) for each in ExecutionStatus},
+            rate=document["rate_per_minute"],
+            forecast=visible(document["forecast"]["text"] or ""),
+            waves=[_wave(each) for each in document["waves"]],
+            guardrails=[
+                Gauge(float(each["used"]), bool(each["tripped"]), visible(each["text"]))
+                for each in document["guardrails"]
+            ],
+            causes=_amounts(document["causes"]),
+            waiting=_amounts(document["waiting"]),
         )
-
-    @property
-    def present_wave(self) -> str:
-        """The wave that may be sent to now, with its state. Empty: there is only one, or the campaign has ended."""
-        found = next((each for each in self.waves if each.number == self.wave), None)
-        return "" if found is None or len(self.waves) == 1 or self.over else found.text(len(self.waves))
-
-    @property
-    def stopped_by(self) -> str:
-        """The halt and the freezes that stop the campaign, in words. Empty: none does."""
-        return "; ".join(each.text for each in self.brakes)
 
     @property
     def total(self) -> int:
@@ -88,82 +114,36 @@ class Snapshot:
         return self.by_state[ExecutionStatus.FAILED]
 
     @property
-    def in_progress(self) -> int:
-        return sum(self.by_state[each] for each in IN_PROGRESS)
-
-    @property
-    def closed(self) -> int:
-        """Devices in a terminal state."""
-        return sum(self.by_state[each] for each in TERMINAL)
-
-    @property
     def over(self) -> bool:
         """Whether the campaign is in a final state. Devices in progress may still finish after an abort."""
         return self.status in FINAL
 
     @property
-    def being_targeted(self) -> bool:
-        """Whether the devices of a large group are still being targeted. Nothing is sent before that is done."""
-        return self.targeted is not None and not self.over
-
-    @property
     def counters_final(self) -> bool:
         """Whether the counters are final."""
-        return self.over and self.closed == self.total
+        return self.over and sum(self.by_state[each] for each in TERMINAL) == self.total
 
-    @property
-    def failure_rate(self) -> float:
-        """Share of failed devices among the finished ones, 0 to 1. The guardrail compares it with the threshold."""
-        finished = self.succeeded + self.failed
-        return self.failed / finished if finished else 0.0
-
-    @property
-    def failures_to_trip(self) -> int | None:
-        """Number of further failures in a row that trip the guardrail. None: it never trips."""
-        if self.threshold is None or self.threshold >= 1:
-            return None
-        rule = Guardrail(self.threshold, self.min_completed)
-        finished = self.succeeded + self.failed
-        about = math.floor((self.threshold * finished - self.failed) / (1 - self.threshold))
-        more = max(0, about, self.min_completed - finished)
-        while not rule.trips(self.succeeded, self.failed + more):
-            more += 1
-        return more
+    def versions(self, arrow: str) -> str:
+        """The versions that the devices come from and the one that they get."""
+        return f"{', '.join(self.from_versions)} {arrow} {self.version}" if self.from_versions else self.version
 
 
-@dataclass(slots=True)
-class Meter:
-    """How fast devices finish, over the last ``span`` seconds."""
-
-    span: float = 30.0
-    _seen: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def see(self, now: float, snapshot: Snapshot) -> None:
-        """Record the campaign at ``now`` (seconds of any monotonic clock)."""
-        self._seen.append((now, snapshot.succeeded + snapshot.failed))
-        while self._seen[-1][0] - self._seen[0][0] > self.span:
-            self._seen.popleft()
-
-    @property
-    def rate(self) -> float:
-        """Devices finished per second."""
-        (since, before), (until, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (until - since) if until > since else 0.0
-
-    def eta(self, snapshot: Snapshot) -> float | None:
-        """Seconds until the last device finishes at this rate. None: unknown."""
-        guessing = snapshot.status is not CampaignStatus.RUNNING or self.rate <= 0
-        return None if guessing else (snapshot.total - snapshot.closed) / self.rate
+def _wave(entry: Mapping[str, Any]) -> WaveLine:
+    return WaveLine(
+        name=visible(entry["name"] or f"wave {entry['number'] + 1}"),
+        size=entry["size"] or 0,
+        sent=entry["sent"] or 0,
+        done=None if entry["succeeded"] is None else entry["succeeded"] + (entry["failed"] or 0),
+        state=entry["state"] or "",
+        text=visible(entry["text"]),
+        needs_role=entry["needs_role"],
+    )
 
 
-def targeting(snapshot: Snapshot) -> str:
-    """The progress of targeting a large group, in words."""
-    return f"targeting {snapshot.targeted or 0:,} of {snapshot.wanted:,} devices"
+def _amounts(entries: Sequence[Mapping[str, Any]]) -> list[Amount]:
+    return [Amount(each["devices"], visible(each["text"])) for each in entries]
 
 
 def counts(snapshot: Snapshot) -> str:
     """The number of devices in each state that has any, in the order in which a device passes through them."""
-    parts = [f"{count} {state}" for state, count in snapshot.by_state.items() if count]
-    if snapshot.being_targeted:
-        parts.insert(0, targeting(snapshot))
-    return " · ".join(parts) or "no devices"
+    return " · ".join(f"{count:,} {state}" for state, count in snapshot.by_state.items() if count) or "no devices"

@@ -1,148 +1,202 @@
-"""A campaign drawn for a terminal."""
+"""A campaign drawn for a terminal: the same as the page of the console, in the same order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from rollwave.client.bars import Bar, Sparkline, StateBar, gauge
+from rollwave.client.events import Event
 from rollwave.client.follow import Look
-from rollwave.client.progress import Meter, Snapshot, counts, targeting
-from rollwave.client.text import visible
-from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.overview.texts import duration, percent
+from rollwave.client.marks import LEVELS, STATES, STATUSES, Mark
+from rollwave.client.progress import Snapshot, WaveLine, counts
+from rollwave.domain.policy.words import WaveState
 
-_CAUSES_SHOWN = 3
+WIDE = 120
+"""From this many columns on, two sections stand beside each other."""
 
-STATE_STYLES: Mapping[ExecutionStatus, str] = MappingProxyType(
-    {
-        ExecutionStatus.SUCCESS: "green",
-        ExecutionStatus.FAILED: "red",
-        ExecutionStatus.INSTALLING: "blue",
-        ExecutionStatus.DOWNLOADING: "cyan",
-        ExecutionStatus.SKIPPED: "yellow",
-        ExecutionStatus.PENDING: "bright_black",
-    }
-)
-"""In the order in which a bar shows them: terminal states first."""
-
-STATUS_STYLES: Mapping[CampaignStatus, str] = MappingProxyType(
-    {
-        CampaignStatus.CREATED: "white",
-        CampaignStatus.RUNNING: "cyan",
-        CampaignStatus.PAUSED: "yellow",
-        CampaignStatus.COMPLETED: "green",
-        CampaignStatus.ABORTED: "red",
-    }
-)
+_LINES_OF_SECTION = 3
+_CAUSES_SHOWN = 5
+_EVENTS_SHOWN = 6
+_LABEL = 11
+_GAUGE = 14
+_RATES = {False: 24, True: 36}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A bar over the available width, divided into ``parts`` of (count, style)."""
+class Campaign:
+    """The whole picture. It fits into the height of the terminal: with less room it shows fewer events."""
 
-    parts: Sequence[tuple[float, str]]
+    look: Look
+    events: Sequence[Event] = ()
 
-    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        block = "#" if options.ascii_only else "━"
-        total = sum(count for count, _ in self.parts) or 1
-        bar, reached = Text(no_wrap=True), 0.0
-        for count, style in self.parts:
-            reached += count
-            bar.append(block * (round(options.max_width * reached / total) - len(bar)), style)
-        yield bar
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.max_width >= WIDE
+        parts = _parts(self.look, ascii_only=options.ascii_only, wide=wide)
+        yield from parts
+        if not self.events:
+            return
+        used = sum(len(console.render_lines(part, options)) for part in parts)
+        room = (options.height or console.height) - used - 2
+        shown = self.events[-min(_EVENTS_SHOWN, max(1, room)) :]
+        yield Text()
+        yield _section("Events", [_event(each) for each in reversed(shown)])
 
-    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(10, options.max_width)
 
-
-def campaign(look: Look, meter: Meter) -> RenderableType:
-    """Progress by state, causes of failures, speed and forecast, and how close the guardrail is to tripping."""
+def _parts(look: Look, *, ascii_only: bool, wide: bool) -> list[RenderableType]:
     snapshot = look.snapshot
-    head = Table.grid(expand=True)
-    head.add_column(ratio=1)
-    head.add_column(justify="right")
-    head.add_row(
-        Text.assemble((visible(snapshot.name), "bold"), f"  firmware {visible(snapshot.version)}"),
-        Text(snapshot.status, f"bold {STATUS_STYLES[snapshot.status]}"),
+    head: list[RenderableType] = [
+        _title(snapshot, ascii_only=ascii_only),
+        _verdict(snapshot, ascii_only=ascii_only),
+        Text(),
+    ]
+    states: list[RenderableType] = [StateBar(snapshot.by_state), _legend(snapshot, ascii_only=ascii_only), Text()]
+    course = [_waves(snapshot), _guardrails(snapshot), _rate(look, wide=wide), _forecast(snapshot)]
+    trouble = [_causes(snapshot), _waiting(snapshot)]
+    if not wide:
+        return [*head, *states, *_there(course), *_there(trouble)]
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    grid.add_column(ratio=3)
+    grid.add_column(ratio=2)
+    grid.add_row(Group(*_there(course)), Group(*_there(trouble)))
+    return [*head, *states, grid]
+
+
+def _there(sections: Sequence[RenderableType | None]) -> list[RenderableType]:
+    return [each for each in sections if each is not None]
+
+
+def _sign(mark: Mark, *, ascii_only: bool) -> tuple[str, str]:
+    return (mark.ascii_sign if ascii_only else mark.sign), mark.style
+
+
+def _title(snapshot: Snapshot, *, ascii_only: bool) -> RenderableType:
+    row = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    row.add_column(justify="right", no_wrap=True)
+    versions = snapshot.versions("->" if ascii_only else "→")
+    between = "-" if ascii_only else "·"
+    row.add_row(
+        Text.assemble((snapshot.name, "bold"), f"  {versions} {between} #{snapshot.id}"),
+        Text.assemble(_sign(STATUSES[snapshot.status], ascii_only=ascii_only), f" {snapshot.status}"),
     )
-    states = Bar([(snapshot.by_state[state], style) for state, style in STATE_STYLES.items()])
-    stopped = [Text(f"stopped by {visible(snapshot.stopped_by)}", "bold yellow")] if snapshot.brakes else []
-    gauge = [_guardrail(snapshot)] if guardrail(snapshot) else []
-    parts = (head, states, _legend(snapshot), *stopped, Text(), *gauge, *_causes(look), Text())
-    return Group(*parts, pace(snapshot, meter))
-
-
-def _causes(look: Look) -> list[Text]:
-    most = look.causes.most_common(_CAUSES_SHOWN)
-    lines = [Text(f"{count:>9} failed: {cause}", "red", no_wrap=True, overflow="ellipsis") for cause, count in most]
-    rest = look.causes.total() - sum(count for _, count in most)
-    return [*lines, Text(f"{rest:>9} failed for other causes", "red")] if rest else lines
-
-
-def _legend(snapshot: Snapshot) -> Text:
-    shown = [(state, style) for state, style in STATE_STYLES.items() if snapshot.by_state[state]]
-    return Text("   ").join(Text(f"{snapshot.by_state[state]} {state}", style) for state, style in shown)
-
-
-def pace(snapshot: Snapshot, meter: Meter) -> Text:
-    """Wave, speed and forecast in one line; during targeting, its progress."""
-    if snapshot.being_targeted:
-        return Text(targeting(snapshot), "bright_black")
-    parts = [f"{snapshot.closed} of {snapshot.total} devices done"]
-    if snapshot.present_wave:
-        parts.insert(0, f"wave {visible(snapshot.present_wave)}")
-    if not snapshot.counters_final:
-        parts.append(f"{meter.rate:.1f} a second")
-    if (eta := meter.eta(snapshot)) is not None:
-        parts.append(f"about {duration(eta)} to go")
-    return Text(" · ".join(parts), "bright_black")
-
-
-def _guardrail(snapshot: Snapshot) -> RenderableType:
-    # The bar is full when the guardrail trips.
-    if snapshot.guardrails is None:
-        used = min(1.0, snapshot.failure_rate / max(snapshot.threshold or 0.0, 1e-9))
-    else:
-        used = max((each.used for each in snapshot.guardrails), default=0.0)
-    style = "red" if used >= 1 else "yellow" if used >= 1 / 2 else "green"
-    row = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    row.add_column()
-    row.add_column(ratio=1)
-    row.add_column(justify="right")
-    gauge = Bar([(used, style), (1 - used, "bright_black")])
-    row.add_row("guardrail", gauge, Text(guardrail(snapshot), style))
     return row
 
 
+def _verdict(snapshot: Snapshot, *, ascii_only: bool) -> Text:
+    mark = LEVELS.get(snapshot.level, LEVELS["watch"])
+    style = "" if snapshot.level == "ok" else "bold"
+    return Text.assemble(_sign(mark, ascii_only=ascii_only), " ", (snapshot.headline, style))
+
+
+def _legend(snapshot: Snapshot, *, ascii_only: bool) -> Text:
+    parts = [
+        Text.assemble(_sign(mark, ascii_only=ascii_only), f" {snapshot.by_state[state]:,} {state}")
+        for state, mark in STATES.items()
+        if snapshot.by_state[state]
+    ]
+    return Text("   ").join(parts) if parts else Text("no devices")
+
+
+def _section(title: str, lines: Sequence[RenderableType]) -> RenderableType:
+    grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    grid.add_column(width=_LABEL, no_wrap=True)
+    grid.add_column(ratio=1)
+    for number, line in enumerate(lines):
+        grid.add_row(Text("" if number else title, "bright_black"), line)
+    return grid
+
+
+def _waves(snapshot: Snapshot) -> RenderableType | None:
+    if len(snapshot.waves) < 2:
+        return None
+    return _section("Waves", [_wave(each) for each in around_the_present(snapshot.waves)])
+
+
+def around_the_present(waves: Sequence[WaveLine]) -> Sequence[WaveLine]:
+    """As many waves as are shown: the first one that is not passed, the one before, and those after."""
+    passed = sum(each.state == WaveState.PASSED for each in waves)
+    begin = max(0, min(passed - 1, len(waves) - _LINES_OF_SECTION))
+    return waves[begin : begin + _LINES_OF_SECTION]
+
+
+def _wave(wave: WaveLine) -> RenderableType:
+    needs = f"; needs an {wave.needs_role}" if wave.needs_role else ""
+    return _measured(Bar(wave.share, _GAUGE), Text(f"{wave.text}{needs}"), Text(wave.numbers, no_wrap=True))
+
+
+def _guardrails(snapshot: Snapshot) -> RenderableType | None:
+    shown = snapshot.guardrails[:_LINES_OF_SECTION]
+    if not shown:
+        return None
+    return _section(
+        "Guardrails", [_measured(gauge(each.used, _GAUGE, tripped=each.tripped), Text(each.text)) for each in shown]
+    )
+
+
+def _measured(bar: Bar, text: Text, number: Text | None = None) -> RenderableType:
+    row = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    row.add_column()
+    row.add_column(ratio=1)
+    if number is None:
+        row.add_row(bar, text)
+    else:
+        row.add_column(justify="right")
+        row.add_row(bar, text, number)
+    return row
+
+
+def _rate(look: Look, *, wide: bool) -> RenderableType | None:
+    rates = look.timeline.rates(_RATES[wide])
+    present = look.snapshot.rate
+    if present is None and not any(rates):
+        return None
+    words = Text(f"{present:,.0f} a minute" if present is not None else "")
+    if not any(rates):
+        return _section("Rate", [words])
+    row = Table.grid(padding=(0, 1, 0, 0))
+    row.add_row(Sparkline(rates), words)
+    return _section("Rate", [row])
+
+
+def _forecast(snapshot: Snapshot) -> RenderableType | None:
+    return _section("Forecast", [Text(snapshot.forecast)]) if snapshot.forecast and not snapshot.over else None
+
+
+def _causes(snapshot: Snapshot) -> RenderableType | None:
+    shown = snapshot.causes[:_CAUSES_SHOWN]
+    return _section("Failures", [Text(each.text) for each in shown]) if shown else None
+
+
+def _waiting(snapshot: Snapshot) -> RenderableType | None:
+    amounts = snapshot.waiting
+    if not amounts:
+        return None
+    shown = amounts[:_LINES_OF_SECTION]
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column()
+    for each in shown:
+        grid.add_row(f"{each.devices:,}", Text(each.text))
+    rest = amounts[_LINES_OF_SECTION:]
+    if rest:
+        grid.add_row(f"{sum(each.devices for each in rest):,}", Text(f"in {len(rest)} more lines", "bright_black"))
+    return _section("Waiting", [grid])
+
+
+def _event(event: Event) -> Text:
+    return Text.assemble((clock(event), "bright_black"), f"  {event.sentence}", no_wrap=True, overflow="ellipsis")
+
+
+def clock(event: Event) -> str:
+    """The time of an event, by the clock of this machine."""
+    return event.at.astimezone().strftime("%H:%M:%S")
+
+
 def in_one_line(snapshot: Snapshot) -> str:
-    """The campaign in one line: its status, what stops it, its devices by state, and its guardrail."""
-    stopped = f", stopped by {snapshot.stopped_by}" if snapshot.brakes else ""
-    wave = f" · wave {snapshot.present_wave}" if snapshot.present_wave else ""
-    rail = guardrail(snapshot)
-    return f"{snapshot.status}{stopped}  {counts(snapshot)}{wave}" + (f"  ({rail})" if rail else "")
-
-
-def guardrail(snapshot: Snapshot) -> str:
-    """How close the guardrail is to tripping, in words. Of several guardrails, the one that is closest.
-
-    Empty: the campaign has ended, and no guardrail of its policy has tripped.
-    """
-    if snapshot.guardrails is not None:
-        closest = max(snapshot.guardrails, key=lambda each: each.used, default=None)
-        if snapshot.over and (closest is None or not closest.tripped):
-            return ""
-        return "no guardrail" if closest is None else visible(closest.text)
-    if snapshot.threshold is None:
-        return "the threshold is missing: the campaign is paused"
-    rate = f"{percent(snapshot.failure_rate)} failed, trips above {percent(snapshot.threshold)}"
-    left = snapshot.failures_to_trip
-    if snapshot.over or left is None:
-        return rate
-    return f"{rate}: {left} more failure{'s' * (left != 1)} in a row"
+    """The campaign in one line: its status, its devices by state, and the verdict."""
+    return f"{snapshot.status}  {counts(snapshot)}  ({snapshot.headline})"

@@ -31,7 +31,7 @@ async def fields(request: Request) -> Fields:
 
 def first(given: Fields, name: str) -> str:
     """The value of a field without blanks around it; empty: it was not sent."""
-    return given.get(name, [""])[0].strip()
+    return (given.get(name) or [""])[0].strip()
 
 
 def check(model: type[Model], values: Mapping[str, object]) -> Model | Messages:
@@ -52,7 +52,7 @@ def _messages(errors: list[Any]) -> Messages:
 
 
 def refused(error: RollwaveError, names: Mapping[str, str] | None = None) -> Messages:
-    """What the engine says about a form, beside the field that it names. ``names``: fields of the form, by the API's."""
+    """What the engine says about a form, beside the field that it names. ``names``: the form's names, by the API's."""
     field = getattr(error, "field", "")
     said = getattr(error, "fault", "") if field else str(error)
     said = said[:1].upper() + said[1:]

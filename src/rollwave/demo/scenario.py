@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rollwave.client.api import Api
 from rollwave.client.follow import Follower, Look
-from rollwave.client.progress import Meter, Snapshot
+from rollwave.client.progress import Snapshot
 from rollwave.demo.devices import ALL, BAD, GOOD
 from rollwave.demo.operator import (
     Order,
@@ -99,7 +99,7 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Show what the demo does next."""
 
-    def watch(self, look: Look, meter: Meter) -> None:
+    def watch(self, look: Look) -> None:
         """Show the current state of a campaign."""
 
 
@@ -143,7 +143,7 @@ async def _release(api: Api, firmware: Mapping[str, Any], display: Display, rele
     deadline = time.monotonic() + _CAMPAIGN_TIMEOUT_SECONDS
     while True:
         look = await asyncio.to_thread(follower.look)
-        display.watch(look, follower.meter)
+        display.watch(look)
         if look.snapshot.counters_final or time.monotonic() > deadline:
             return look.snapshot
         if "policy" in release.rules and look.snapshot.status is CampaignStatus.RUNNING:

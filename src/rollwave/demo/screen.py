@@ -17,8 +17,7 @@ from rich.text import Text
 
 from rollwave.client.events import Event
 from rollwave.client.follow import Look
-from rollwave.client.progress import Meter
-from rollwave.client.view import campaign, in_one_line
+from rollwave.client.view import Campaign, in_one_line
 
 _WIDTH = 100
 _EVENTS = 8
@@ -45,7 +44,7 @@ class Screen(Protocol):
     def note(self, text: str) -> None:
         """Show what the demo does next."""
 
-    def watch(self, look: Look, meter: Meter) -> None:
+    def watch(self, look: Look) -> None:
         """Show the current state of a campaign."""
 
     def close(self, outcome: list[Text], further: list[Text]) -> None:
@@ -73,7 +72,7 @@ class Lines:
     def note(self, text: str) -> None:
         self._say(f"  {text}")
 
-    def watch(self, look: Look, _meter: Meter) -> None:
+    def watch(self, look: Look) -> None:
         for event in look.to_show:
             self._say(f"  {_clock(event)}  {event.sentence}")
         present = f"  {in_one_line(look.snapshot)}"
@@ -115,11 +114,11 @@ class Picture:
         self._events.append(Text(text, "bold"))
         self._draw()
 
-    def watch(self, look: Look, meter: Meter) -> None:
+    def watch(self, look: Look) -> None:
         for event in look.to_show:
             self._events.append(_line(event))
         self._campaign = Panel(
-            campaign(look, meter),
+            Campaign(look),
             title=f"campaign {look.snapshot.id}",
             title_align="left",
             border_style="bright_black",

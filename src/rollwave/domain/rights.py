@@ -32,6 +32,8 @@ OWN: Mapping[str, str] = {
     "ota_campaign_budget_values": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_cells": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_history": "SELECT INSERT",
+    "ota_campaign_plans": "SELECT INSERT",
+    "ota_campaign_points": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_policies": "SELECT INSERT",
     "ota_campaign_ranks": "SELECT INSERT DELETE",
     "ota_campaign_segments": "SELECT INSERT UPDATE DELETE",

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
+
 from rollwave.domain import events
 from rollwave.domain.event import Event
 from rollwave.domain.events import DeviceFailure, Entry
@@ -90,16 +92,13 @@ async def read(pool: Pool, tenant_id: str, *, after: int, limit: int) -> list[Re
         if up_to is None or not await _settled(connection):
             return []
         rows = await connection.fetch(_sql["page"], tenant_id, after, up_to, limit)
-    return [
-        Recorded(
-            row["id"],
-            moment(row["at"]),
-            row["campaign_id"],
-            row["actor"],
-            events.read(row["event"], _detail(row["detail"]), row["device_id"]),
-        )
-        for row in rows
-    ]
+    return [recorded(row, row["campaign_id"]) for row in rows]
+
+
+def recorded(row: asyncpg.Record, campaign_id: int) -> Recorded:
+    """Read an event of a campaign from a row of history, whose time is in epoch seconds and whose detail is text."""
+    event = events.read(row["event"], _detail(row["detail"]), row["device_id"])
+    return Recorded(row["id"], moment(row["at"]), campaign_id, row["actor"], event)
 
 
 def _detail(text: str | None) -> object:

@@ -38,6 +38,8 @@ TENANT_TABLES = (
     "ota_campaign_ranks",
     "ota_campaign_budget_values",
     "ota_campaign_budget_held",
+    "ota_campaign_points",
+    "ota_campaign_plans",
     "ota_quarantine",
     "rollwave_api_keys",
     "rollwave_device_fields",

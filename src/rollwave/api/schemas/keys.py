@@ -21,7 +21,7 @@ class ApiKeyIn(RequestModel):
     )
 
     name: Text | None = Field(None, description="A note, such as the name of the program that uses the key")
-    role: Role
+    role: Annotated[Role, Field(strict=False)]
     expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS), WHOLE] | None = Field(
         None, description="How long the key is valid; null: until it is revoked"
     )

@@ -131,7 +131,7 @@ async def add_freeze(request: Request, pool: DbPool, settings: ServerSettings, s
 
 
 @router.get("/brakes/freezes/{name}/remove")
-async def ask_remove(request: Request, session: Operator, name: str) -> Response:
+async def ask_remove(request: Request, _session: Operator, name: str) -> Response:
     """The question before a freeze is removed."""
     return await page(request, "confirm/remove_freeze.html", {"name": name})
 

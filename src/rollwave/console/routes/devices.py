@@ -27,7 +27,7 @@ router = APIRouter(route_class=ConsoleRoute)
 
 ROWS = 100
 _COLUMNS = ("device_id", "device_type", "version", "time_zone", "last_seen", "attributes")
-_SHOWN_GROUPS = 50
+_SHOWN_GROUPS, _CAMPAIGNS = 50, 50
 _EXPLAINED = 3
 """Maximum number of running campaigns of a device that its page explains."""
 
@@ -117,23 +117,24 @@ async def _find(pool: Pool, tenant_id: str, chosen: Filter, *, limit: int, curso
 
 @router.get("/devices/{device_id}")
 async def device_page(
-    request: Request, pool: DbPool, settings: ServerSettings, session: Viewer, device_id: str
+    request: Request, pool: DbPool, settings: ServerSettings, session: Viewer, device_id: str, cursor: int | None = None
 ) -> Response:
     """A device: what is known of it, its campaigns, and why it waits in those that run."""
     if "\0" in device_id:  # which PostgreSQL takes in no text
         raise NotFound("There is no such device.")
     tenant_id = session.tenant_id
-    found = await _registered(pool, tenant_id, device_id)
-    campaigns = await device_campaigns.find(pool, tenant_id, device_id, limit=ROWS)
-    if found is None and not campaigns.rows:
-        raise NotFound(f"There is no device {device_id}.", hint="Look for it in the list of devices.")
+    address = links.device(device_id)
+    campaigns = await device_campaigns.find(pool, tenant_id, device_id, limit=_CAMPAIGNS, cursor=cursor)
+    next_page = links.with_query(address, cursor=campaigns.next_cursor)
+    explained = [] if cursor else await _explained(pool, settings, tenant_id, device_id, campaigns.rows)
     values = {
         "device_id": device_id,
-        "device": found,
+        "device": await _registered(pool, tenant_id, device_id),
         "groups": await devices.groups_of(pool, tenant_id, device_id, limit=_SHOWN_GROUPS),
         "campaigns": campaigns.rows,
-        "total": campaigns.total,
-        "explained": await _explained(pool, settings, tenant_id, device_id, campaigns.rows),
+        "first": address if cursor else "",
+        "next": next_page if campaigns.next_cursor else "",
+        "explained": explained,
         "links": links,
     }
     return await page(request, "device.html", values)

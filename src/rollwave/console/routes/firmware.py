@@ -28,7 +28,8 @@ async def firmware_list(
     request: Request, pool: DbPool, session: Viewer, device_type: str = "", cursor: int | None = None
 ) -> Response:
     """A page of the firmware versions, newest first."""
-    found = await firmware.find(pool, session.tenant_id, device_type=device_type.strip() or None, limit=ROWS, cursor=cursor)
+    device_type = device_type.strip()
+    found = await firmware.find(pool, session.tenant_id, device_type=device_type or None, limit=ROWS, cursor=cursor)
     next_page = links.with_query(ADDRESS, device_type=device_type, cursor=found.next_cursor)
     values = {
         "rows": found.rows,
@@ -41,7 +42,7 @@ async def firmware_list(
 
 
 @router.get("/firmware/new")
-async def new_firmware(request: Request, session: Operator) -> Response:
+async def new_firmware(request: Request, _session: Operator) -> Response:
     """The form that registers a version."""
     return await page(request, "firmware_new.html", {"given": {}, "wrong": {}, "first_of": forms.first})
 

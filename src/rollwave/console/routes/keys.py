@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
 
@@ -43,6 +43,7 @@ async def _page(
 ) -> Response:
     keys = await access.list_keys(pool, session.tenant_id)
     values = {
+        "now": datetime.now(UTC),
         "keys": sorted(keys, key=lambda key: (key.revoked_at is not None, -key.created_at.timestamp())),
         "roles": list(Role),
         "created": created,

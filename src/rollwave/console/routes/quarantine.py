@@ -52,4 +52,3 @@ async def clear(request: Request, pool: DbPool, session: Operator) -> Response:
     """Delete all messages of the tenant."""
     gone = await quarantine.clear(pool, session.tenant_id)
     return await done(request, f"{gone:,} message{'' if gone == 1 else 's'} deleted.", ADDRESS)
-

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
@@ -23,24 +21,16 @@ from rollwave.engine.upkeep import deadlines, schedule, standing, waves
 from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
 from rollwave.engine.upkeep.deadlines import Noted
-from rollwave.keyed_tasks import KeyedTasks
+from rollwave.engine.upkeep.from_versions import FromVersions
+from rollwave.engine.upkeep.timeline import Timeline
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, events, placing_progress
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.outage import is_outage
 
 _log = get_logger("upkeep")
-
-_listener_log = get_logger("listener")
-
-MAX_SETTLED_IN_PARALLEL = 2
-"""Maximum number of settled campaigns looked after in parallel. Each may use a connection while its rows are read."""
-
-GIVE_UP_SECONDS = 5.0
-"""Maximum number of seconds for the tasks of settled campaigns to end after they were cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +64,8 @@ class Upkeep:
         self._pool = pool
         self._settings = settings
         self._counters = Counters(pool, settings)
+        self._timeline = Timeline(settings)
+        self._from_versions = FromVersions(pool)
 
     async def look_after(self, ref: CampaignRef) -> Look:
         """Do what the campaign needs now, if anything.
@@ -86,6 +78,7 @@ class Upkeep:
             look = await self._look(ref, devices=await self._counters.count(ref))
         if look.to_verify and await self._counters.verify(ref):
             look = await self._look(ref, verified=look.to_verify)
+        await self._from_versions.note(ref, being_targeted=look.being_targeted)
         return look
 
     async def _look(self, ref: CampaignRef, *, verified: Outlook | None = None, devices: int | None = None) -> Look:
@@ -102,7 +95,8 @@ class Upkeep:
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
                 look = await self._go_on(connection, locked, verified, counted=devices is not None)
             elif ref.status is CampaignStatus.COMPLETED:  # a host's SQL has ended it, so it has not been wound down
-                look = await self._finish_winding_down(connection, campaign, verified)
+                look = await self._finish_winding_down(connection, locked, verified)
+            await self._timeline.note(connection, locked, now=bool(look.completed or look.stopped))
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if look.stopped:
             look.stopped.announce()
@@ -252,49 +246,18 @@ class Upkeep:
         swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=noted.may_judge)
         if more or swept.more:
             return Look(more=True)
-        return await self._finish_winding_down(connection, campaign, verified)
+        return await self._finish_winding_down(connection, locked, verified)
 
-    async def _finish_winding_down(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Look:
+    async def _finish_winding_down(
+        self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None
+    ) -> Look:
         """Mark an ended campaign as wound down. Its counters are verified, since a host's SQL may have changed rows."""
+        campaign = locked.row
         outlook = await counters.outlook(connection, campaign)
         if campaign.status is CampaignStatus.ABORTED and (outlook.waiting or outlook.open):
             return Look()
         if outlook != verified:
             return Look(to_verify=outlook)
         await campaigns.mark_wound_down(connection, campaign)
+        await self._timeline.note(connection, locked, now=True)
         return Look()
-
-
-class SettledCampaigns:
-    """Looks after campaigns in which every device that was sent to is terminal, without waiting for the next tick.
-
-    Concluding a wave reads every row of the campaign. Reports of other campaigns must not wait for that.
-    """
-
-    def __init__(self, pool: Pool, settings: Settings) -> None:
-        self._upkeep = Upkeep(pool, settings)
-        self._looks = KeyedTasks(self._look_after, in_parallel=MAX_SETTLED_IN_PARALLEL)
-        self._accepts = False
-
-    @asynccontextmanager
-    async def accepted(self) -> AsyncIterator[None]:
-        """Accept campaigns during the block. Unfinished work at its end is left to the next look of a worker."""
-        self._accepts = True
-        try:
-            yield
-        finally:
-            self._accepts = False
-            await self._looks.cancel(GIVE_UP_SECONDS)
-
-    def look_after(self, settled: Sequence[CampaignRef]) -> None:
-        """Start to look after these campaigns. After the block of :meth:`accepted`, a late call does nothing."""
-        for ref in settled if self._accepts else ():
-            self._looks.start_or_repeat(ref)
-
-    async def _look_after(self, ref: CampaignRef) -> None:
-        try:
-            async with self._looks.turn(ref):
-                await self._upkeep.look_after(ref)
-        except Exception as error:  # noqa: BLE001  the next look of a worker does it
-            if not is_outage(error):
-                _listener_log.exception("ota_campaign_error", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)

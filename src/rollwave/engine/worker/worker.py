@@ -10,7 +10,7 @@ from rollwave.engine.dispatch.resend import Resender
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest import listener
 from rollwave.engine.ingest.listener import Listener
-from rollwave.engine.upkeep.look import SettledCampaigns
+from rollwave.engine.upkeep.settled import SettledCampaigns
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker import readiness
 from rollwave.engine.worker.loop import CampaignLoop

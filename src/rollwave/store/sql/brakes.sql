@@ -55,7 +55,8 @@ SELECT count(pg_notify('rollwave_due', '')) FROM gone;
 -- Ordered by name.
 SELECT name, EXTRACT(epoch FROM starts_at)::float8 AS starts_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at, reason,
        EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by,
-       starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force
+       starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force,
+       ends_at <= statement_timestamp() AS is_over
 FROM rollwave_brakes
 WHERE tenant_id = $1 AND kind = 'freeze' AND ($2::text IS NULL OR name > $2)
 ORDER BY name

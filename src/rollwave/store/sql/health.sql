@@ -48,6 +48,8 @@ UNION ALL SELECT 'ota_campaign_test_buckets' WHERE EXISTS (SELECT FROM ota_campa
 UNION ALL SELECT 'ota_campaign_ranks' WHERE EXISTS (SELECT FROM ota_campaign_ranks)
 UNION ALL SELECT 'ota_campaign_budget_values' WHERE EXISTS (SELECT FROM ota_campaign_budget_values)
 UNION ALL SELECT 'ota_campaign_budget_held' WHERE EXISTS (SELECT FROM ota_campaign_budget_held)
+UNION ALL SELECT 'ota_campaign_points' WHERE EXISTS (SELECT FROM ota_campaign_points)
+UNION ALL SELECT 'ota_campaign_plans' WHERE EXISTS (SELECT FROM ota_campaign_plans)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
 UNION ALL SELECT 'rollwave_device_fields' WHERE EXISTS (SELECT FROM rollwave_device_fields)

@@ -1,0 +1,118 @@
+"""An installation whose campaigns stand still in a known state, for screens that are compared with files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.payload import encode_report
+from tests.engine import Command, devices
+from tests.installation import Installation, installed
+from tests.support import eventually, psql
+
+SCREENS = Path(__file__).parent / "acceptance" / "screens"
+
+POLICY = """\
+order: id
+waves:
+- {name: canary, size: 10}
+- {name: rest}
+pace: {max_in_flight: 8, per_minute: 60000}
+retry: {max_attempts: 1}
+guardrails:
+- {name: boots, threshold: 40%, method: ratio, min_finished: 20, action: abort}
+- {name: revision, scope: segment, per: [revision], threshold: 60%, method: ratio, min_finished: 10, action: quarantine}
+"""
+
+PUMPS = tuple(f"pump-{number:02}" for number in range(1, 61))
+LAST_SENT = 44
+"""The pumps after this one wait: eight of those before are in progress and never finish."""
+
+_MASKS: Sequence[tuple[str, str]] = (
+    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", "2027-01-11 08:00\\1"),
+    (r"(?<![\d:])\d\d:\d\d:\d\d(?![\d:])", "08:00:00"),
+    (r"(\d\d:\d\d)\\1", "08:00"),
+    (r"[\d,]+ a minute", "60 a minute"),
+    (r"[▁▂▃▄▅▆▇█]{20,40}(?= 60 a minute)", lambda found: "▄" * len(found[0])),
+    (r"http://127\.0\.0\.1:\d+", "http://127.0.0.1:8080"),
+    (r"\b[0-9a-f]{16}\b", "0123456789abcdef"),
+)
+
+
+def masked(text: str) -> str:
+    """What depends on the time of the day or on this machine, replaced: times, rates, ports, ids of keys."""
+    for pattern, by in _MASKS:
+        text = re.sub(pattern, by, text)
+    return text
+
+
+def answer(command: Command) -> Sequence[bytes]:
+    """The reports of a pump. Every fifth of revision B fails, and the last eight that are sent to do not finish."""
+    number = int(command.device.partition("-")[2])
+
+    def report(status: str, **more: str) -> bytes:
+        return encode_report(command.campaign, status, attempt=command.attempt, **more)
+
+    started = [report("DOWNLOADING")]
+    if number > LAST_SENT - 8 and number <= LAST_SENT - 3:
+        return [*started, report("INSTALLING")]
+    if number > LAST_SENT - 8:
+        return started
+    if number % 6 == 0:
+        return [*started, report("FAILED", error="image does not boot", code="E_BOOT")]
+    if number == 35:
+        return [*started, report("FAILED", error="no space left")]
+    return [*started, report("INSTALLING"), report("SUCCESS")]
+
+
+def revision(device: str) -> str:
+    """The hardware revision: every third pump is a B."""
+    return "B" if int(device.partition("-")[2]) % 3 == 0 else "A"
+
+
+@asynccontextmanager
+async def standing_still(database: str, folder: Path) -> AsyncIterator[Installation]:
+    """Campaign 1 runs and waits for its devices in progress, 2 was aborted, 3 was not started."""
+    with EmbeddedBroker() as broker:
+        async with installed(database, broker.url, folder / "serve.log") as north, devices(broker.url, answer):
+            await asyncio.to_thread(_prepare, north, folder)
+            await eventually(lambda: _unfinished(north, 1) == (16, 3, 5), timeout=60)
+            await asyncio.to_thread(_prepare_others, north)
+            yield north
+
+
+def _prepare(north: Installation, folder: Path) -> None:
+    rows = "".join(f"{each},{revision(each)},2.3.0\n" for each in PUMPS)
+    (folder / "pumps.csv").write_text(f"device_id,revision,version\n{rows}")
+    (folder / "policy.yaml").write_text(POLICY)
+    north.do("device-group", "import", "pumps", str(folder / "pumps.csv"))
+    north.do("device-group", "put", "bench", "bench-1", "bench-2", "bench-3", "bench-4")
+    north.do("firmware", "add", "https://files.example/pump-2.4.1.bin", "--version", "2.4.1")
+    north.do("firmware", "add", "https://files.example/gate.bin", "--version", "0.9", "--device-type", "gateway")
+    create = ("campaign", "create", "Spring release", "--firmware", "2.4.1", "--group", "pumps", "--start")
+    north.do(*create, "--policy", str(folder / "policy.yaml"))
+
+
+def _prepare_others(north: Installation) -> None:
+    create = ("campaign", "create", "--group", "bench", "--firmware")
+    north.do(*create, "2.4.1", "Bench trial")
+    north.do("campaign", "abort", "2", "--yes")
+    north.do(*create, "id:2", "\x1b[31mGateways <b>")
+
+
+def _unfinished(north: Installation, campaign: int) -> tuple[int, int, int]:
+    """The devices of a campaign that wait, download and install."""
+    found = json.loads(north.do("campaign", "show", str(campaign), "-o", "json"))["status_breakdown"]
+    return found["PENDING"], found["DOWNLOADING"], found["INSTALLING"]
+
+
+def state(north: Installation) -> str:
+    """The rows of the campaigns' devices, for messages of failed tests."""
+    return psql(
+        north.database, "SELECT campaign_id, status, count(*) FROM ota_device_status GROUP BY 1, 2 ORDER BY 1, 2"
+    )
