@@ -54,6 +54,7 @@ def masked(text: str) -> str:
 def answer(command: Command) -> Sequence[bytes]:
     """The reports of a pump. Every fifth of revision B fails, and the last eight that are sent to do not finish."""
     number = int(command.device.partition("-")[2])
+
     def report(status: str, **more: str) -> bytes:
         return encode_report(command.campaign, status, attempt=command.attempt, **more)
 
@@ -112,4 +113,6 @@ def _unfinished(north: Installation, campaign: int) -> tuple[int, int, int]:
 
 def state(north: Installation) -> str:
     """The rows of the campaigns' devices, for messages of failed tests."""
-    return psql(north.database, "SELECT campaign_id, status, count(*) FROM ota_device_status GROUP BY 1, 2 ORDER BY 1, 2")
+    return psql(
+        north.database, "SELECT campaign_id, status, count(*) FROM ota_device_status GROUP BY 1, 2 ORDER BY 1, 2"
+    )

@@ -178,13 +178,13 @@ def _guardrails(form: _Writer) -> list[dict[str, Any]]:
     form.put(rule, path, "threshold", "threshold", share(form.text("threshold")))
     if not rule:
         return []
-    method, scope = form.text("method") or "ratio", form.text("scope") or "campaign"
-    form.put(rule, path, "method", "method", "" if method == "ratio" else method)
+    method, scope = form.text("trip_method") or "ratio", form.text("scope") or "campaign"
+    form.put(rule, path, "method", "trip_method", "" if method == "ratio" else method)
     form.put(rule, path, "min_finished", "min_finished", number(form.text("min_finished")))
     form.put(rule, path, "alpha", "alpha", number(form.text("alpha")) if method == "sequential" else "")
     form.put(rule, path, "scope", "scope", "" if scope == "campaign" else scope)
     form.put(rule, path, "per", "per", words(form.text("per")) if scope == "segment" else None)
-    form.put(rule, path, "action", "action", form.text("action") or "abort")
+    form.put(rule, path, "action", "trip_action", form.text("trip_action") or "abort")
     return [{"name": "failures", **rule}]
 
 

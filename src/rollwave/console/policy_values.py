@@ -79,11 +79,11 @@ def _guardrail(data: dict[str, Any]) -> dict[str, Any]:
     for each in data.get("budgets", []):
         found |= {"budget_per": each["per"], "budget_max": each["max_in_flight"]}
     if "guardrails" not in data:  # the contract's own
-        return {**found, "threshold": "10%", "action": "abort"}
+        return {**found, "threshold": "10%", "trip_action": "abort"}
     for each in data["guardrails"]:
-        keys = ("method", "min_finished", "alpha", "scope")
-        found |= {key: each.get(key) for key in keys}
-        found |= {"threshold": each.get("threshold", "10%"), "action": each.get("action", "abort")}
+        found |= {key: each.get(key) for key in ("min_finished", "alpha", "scope")}
+        found["trip_method"] = each.get("method")
+        found |= {"threshold": each.get("threshold", "10%"), "trip_action": each.get("action", "abort")}
         found["per"] = " ".join(each["per"]) if "per" in each else None
     return found
 

@@ -19,6 +19,7 @@ from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.engine import explain, timeline
+from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.settings import Settings
@@ -69,10 +70,13 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
 
 
-async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int) -> Document:
+async def overview(
+    pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, causes: TopCauses | None = None
+) -> Document:
     """All that the page of one campaign shows, in one transaction.
 
-    Costs about the same for ten devices as for a million: numbers come from counters.
+    Costs about the same for ten devices as for a million: numbers come from counters. ``causes`` keeps the causes of
+    failures for the next call; None: they are read.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -82,8 +86,11 @@ async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
+        failed = shown["status_breakdown"]["FAILED"]
+        top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
         ahead = await timeline.outlook(connection, row.row, settings)
-    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json()
+    of_causes = {"causes": [each.to_json() for each in top]}
+    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | of_causes
 
 
 async def _read(
@@ -179,7 +186,6 @@ def _document(
         "waves": [each.to_json(len(facts.waves)) for each in facts.waves],
         "guardrails": [each.to_json() for each in most_used_first(facts.guardrails)],
         "segments": [each.to_json() for each in facts.segments],
-        "causes": [],
         "waiting": [_waiting(each) for each in waiting.waiting],
         "events": list(events),
         "actions": actions(facts.status, devices, cancelled=facts.cancelled),
