@@ -122,7 +122,7 @@ def state(north: Installation) -> str:
 
 
 async def settle_times(database: str) -> None:
-    """Spread the past of campaign 1 over an hour, at a rate that changes, so that its forecast does not depend on luck."""
+    """Spread the past of campaign 1 over an hour, at a rate that changes, so that its forecast is always the same."""
     async with create_pool(database, size=1) as pool, pool.acquire() as connection:
         await connection.execute("DELETE FROM ota_campaign_points WHERE campaign_id = 1")
         finished = 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.console.house import Tenant
+from tests.console.tab import NARROW, Tab
 
 from rollwave.domain.role import Role
 from rollwave.store import access
 from rollwave.store.database import create_pool
 from tests.browser.conftest import MakeTab
-from tests.console.house import Tenant
-from tests.console.tab import NARROW, Tab
 
 LIST = "/console/campaigns"
 

@@ -189,8 +189,9 @@ def _waiting(snapshot: Snapshot) -> RenderableType | None:
 
 
 def _event(event: Event, *, ascii_only: bool) -> Text:
-    cut = "crop" if ascii_only else "ellipsis"
-    return Text.assemble((clock(event), "bright_black"), f"  {event.sentence}", no_wrap=True, overflow=cut)
+    line = Text.assemble((clock(event), "bright_black"), f"  {event.sentence}", no_wrap=True)
+    line.overflow = "crop" if ascii_only else "ellipsis"
+    return line
 
 
 def clock(event: Event) -> str:
