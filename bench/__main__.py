@@ -16,6 +16,7 @@ from rich.console import Console
 from bench import (
     chatter,
     compared,
+    console,
     flat,
     million,
     policy_rates,
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "million": million.measure,
     "waiting": waiting.measure,
     "targeting": targeting.measure,
+    "console": console.measure,
     "policy": policy_rates.measure,
     "scale": scale.measure,
     "rates": compared.measure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -15,8 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import httpx2
 import pytest
 
+from rollwave.client.api import Api
 from rollwave.demo.artifact import ArtifactServer
 from tests.support import eventually, rollwave, rollwave_running
 
@@ -51,6 +54,9 @@ async def test_the_demo_completes_one_campaign_aborts_the_other_and_leaves_only_
     assert "✔ 2.1.0 is on all 300 devices." in done.stdout
     assert "✔ The guardrail aborted 2.2.0: it was not sent to " in done.stdout
     assert "\x1b" not in done.stdout
+    before, story, _ = done.stdout.partition("\nFirmware 2.1.0 is good.")
+    assert story
+    assert before.splitlines()[-1].startswith("http://127.0.0.1:")  # The link, alone on its line.
     (data,) = demo_folder.iterdir()
     assert done.stdout.splitlines()[-1] == f"The data is in {data}"
     assert processes(demo_folder) == []
@@ -71,6 +77,49 @@ async def test_a_signal_stops_the_demo_and_all_its_processes(
     (data,) = demo_folder.iterdir()
     assert demo.output().splitlines()[-1] == f"Stopped. The data is in {data}"
     await eventually(lambda: processes(demo_folder) == [])
+
+
+async def test_a_kept_demo_has_a_link_to_the_console_and_campaigns_to_try_things_on(
+    demo_folder: Path, tmp_path: Path
+) -> None:
+    async with rollwave_running("demo", "--keep", log=tmp_path / "log", env={"TMPDIR": str(demo_folder)}) as demo:
+        await eventually(lambda: "\nFirmware 2.1.0 is good." in demo.output(), timeout=60, what="the story")
+        link = next(line for line in demo.output().splitlines() if line.startswith("http://"))
+        await eventually(lambda: "The servers and the devices are still running." in demo.output(), timeout=120)
+        api_key = re.findall(r"ROLLWAVE_API_KEY=(\S+)", demo.output())[0]
+        base = link.partition("/console")[0]
+        for _ in range(2):  # It may be used again.
+            with httpx2.Client(follow_redirects=True, trust_env=False) as browser:
+                page = browser.get(link)
+                assert (page.status_code, str(page.url)) == (200, f"{base}/console/campaigns")
+                assert "Faster start-up, south" in page.text
+        with Api(base, api_key) as api:
+            spreading, waiting = sorted(
+                api.pages("/ota/campaigns", "campaigns", status="RUNNING"), key=lambda each: int(each["id"])
+            )
+            await eventually(lambda: _failed(api, spreading["id"]) >= 3, timeout=120, what="failures in the south")
+            why = api.get(f"/ota/campaigns/{waiting['id']}/devices/pump-17/explain")
+            assert next(each["gate"] for each in why["checks"] if not each["open"]) == "window"
+            await _a_campaign_of_ones_own_works(api)
+        demo.process.send_signal(signal.SIGTERM)
+        assert await demo.process.wait() == 0, demo.output()
+    await eventually(lambda: processes(demo_folder) == [])
+
+
+def _failed(api: Api, campaign_id: int) -> int:
+    return int(api.get(f"/ota/campaigns/{campaign_id}")["status_breakdown"]["FAILED"])
+
+
+async def _a_campaign_of_ones_own_works(api: Api) -> None:
+    [firmware] = [each for each in api.pages("/firmware", "firmware_versions") if each["version"] == "2.4.0"]
+    api.put("/device-groups/mine", {"device_ids": ["pump-1", "pump-2", "pump-3"]})
+    made = api.post(
+        "/ota/campaigns", {"name": "mine", "firmware_version_id": firmware["id"], "target_group_id": "mine"}
+    )
+    api.post(f"/ota/campaigns/{made['id']}/start")
+    await eventually(
+        lambda: api.get(f"/ota/campaigns/{made['id']}")["status_breakdown"]["SUCCESS"] == 3, timeout=60, what="mine"
+    )
 
 
 INTERRUPTED_IN_A_FINALIZER = """

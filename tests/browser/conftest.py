@@ -5,8 +5,6 @@ All tests of this folder run on one event loop: the browser belongs to it. Simul
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
+from tests.browsing.chromium import launch
 from tests.browsing.house import House, Tenant, house
 from tests.browsing.tab import Tab, new_tab
 
@@ -34,20 +33,10 @@ class MakeTab(Protocol):
     async def __call__(self, **options: Any) -> Tab: ...
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of the browser. Where it is not installed, tests that need it are left out."""
-    program = shutil.which("chromium")
-    assert program, "chromium is not installed: scripts/system-packages installs it"
-    return program
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(chromium: str) -> AsyncIterator[Browser]:
-    # Chromium's sandbox does not work as root, and the pages are our own.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=chromium, args=arguments)
+        running = await launch(playwright)
         yield running
         await running.close()
 
@@ -65,10 +54,11 @@ async def tenant(shared_house: House) -> Tenant:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def make_tab(browser: Browser, shared_house: House) -> AsyncIterator[MakeTab]:
+    console = shared_house.console
     async with AsyncExitStack() as tabs:
 
         async def make(**options: Any) -> Tab:
-            return await tabs.enter_async_context(new_tab(browser, shared_house.console.url, **options))
+            return await tabs.enter_async_context(new_tab(browser, console.url, console.log, **options))
 
         yield make
 

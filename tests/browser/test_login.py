@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.console.house import Tenant
-from tests.console.tab import NARROW, Tab
 
 from rollwave.domain.role import Role
 from rollwave.store import access
 from rollwave.store.database import create_pool
 from tests.browser.conftest import MakeTab
+from tests.browsing.house import Tenant
+from tests.browsing.tab import NARROW, Tab
 
 LIST = "/console/campaigns"
 
@@ -44,6 +44,7 @@ async def test_a_viewer_sees_no_button_that_changes_something_and_an_operator_do
 
 async def test_logging_out_ends_the_session_of_this_browser(tab: Tab, tenant: Tenant) -> None:
     await tab.sign_in(tenant.keys[Role.OPERATOR])
+    await tab.page.get_by_label("Session and theme").click()
     await tab.page.get_by_role("button", name="Log out").click()
     await tab.page.wait_for_url("**/console/login**")
     await tab.open(LIST)
@@ -81,7 +82,7 @@ async def test_the_first_pages_are_accessible_and_fit_a_phone(make_tab: MakeTab,
 async def test_a_theme_is_kept_and_drawn_by_the_server(tab: Tab, tenant: Tenant) -> None:
     await tab.sign_in(tenant.keys[Role.VIEWER])
     for theme in ("dark", "light"):
-        await tab.page.get_by_label("Theme").select_option(theme)
-        await tab.page.get_by_role("button", name="Set").click()
+        await tab.page.get_by_label("Session and theme").click()
+        await tab.page.get_by_role("button", name=f"{theme} theme").click()
         await tab.page.locator(f"html[data-theme={theme}]").wait_for()
         assert re.search(f'data-theme="{theme}"', await (await tab.page.context.request.get(tab.page.url)).text())

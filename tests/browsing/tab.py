@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response
@@ -81,25 +82,37 @@ class Tab:
         return width
 
 
-async def bytes_transferred(tab: Tab, path: str) -> int:
-    """Load a page with an empty cache. Returns the bytes that came over the network: head and body, as compressed."""
+async def bytes_transferred(tab: Tab, path: str) -> dict[str, int]:
+    """Load a page with an empty cache. Returns what came over the network by address: head and body, as compressed."""
     devtools = await tab.page.context.new_cdp_session(tab.page)
-    received: list[float] = []
-    # A stream never finishes loading, and so is not counted.
-    devtools.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    addresses: dict[str, str] = {}
+    received: dict[str, int] = {}
+
+    def answered(event: dict[str, Any]) -> None:
+        addresses[event["requestId"]] = event["response"]["url"].removeprefix(tab.base)
+
+    def finished(event: dict[str, Any]) -> None:
+        if event["requestId"] in addresses:  # A stream never finishes, and so is not counted.
+            received[addresses[event["requestId"]]] = int(event["encodedDataLength"])
+
+    devtools.on("Network.responseReceived", answered)
+    devtools.on("Network.loadingFinished", finished)
     await devtools.send("Network.enable")
     await devtools.send("Network.setCacheDisabled", {"cacheDisabled": True})
     await tab.open(path)
     await tab.page.wait_for_load_state("load")
     await devtools.detach()
-    return int(sum(received))
+    return received
 
 
 @asynccontextmanager
 async def new_tab(
-    browser: Browser, base: str, *, size: tuple[int, int] = DESKTOP, **options: Any
+    browser: Browser, base: str, log: Path, *, size: tuple[int, int] = DESKTOP, **options: Any
 ) -> AsyncIterator[Tab]:
-    """A tab with cookies of its own. The test fails if anything unexpected went wrong on it."""
+    """A tab with cookies of its own. The test fails if anything unexpected went wrong on it.
+
+    ``log``: the server's, whose errors are shown then.
+    """
     width, height = size
     context = await browser.new_context(viewport={"width": width, "height": height}, **options)
     try:
@@ -108,7 +121,11 @@ async def new_tab(
         yield tab
     finally:
         await context.close()
-    assert tab.unexpected == []
+    assert not tab.unexpected, "\n".join([*tab.unexpected, *_errors(log)])
+
+
+def _errors(log: Path) -> list[str]:
+    return [line[-2000:] for line in log.read_text("utf-8", "replace").splitlines() if '"error"' in line][-3:]
 
 
 def watched(page: Page, base: str) -> Tab:

@@ -205,3 +205,14 @@ async def test_a_broken_view_of_a_host_leaves_the_codes(pool: Pool, north: httpx
         found = await causes.TopCauses().read(connection, "north", number_of(path), failed=14)
         assert [each.text for each in found] == ["E_BOOT: 13 devices", "no answer: 1 device"]
         assert await connection.fetchval("SELECT 1") == 1
+
+
+async def test_the_overview_has_the_first_causes(pool: Pool, north: httpx2.AsyncClient, path: str) -> None:
+    await pool.execute("UPDATE ota_campaigns SET pending = 0, failed = 14, succeeded = 46")  # as the engine counts
+    found = (await north.get(f"{path}/overview")).json()["causes"]
+    assert [each["text"] for each in found] == [
+        "E_BOOT · revision B · from 2.1.0: 12 devices",
+        "E_BOOT · revision B · from 2.0.0: 1 device",
+        "no answer · revision A · from 2.1.0: 1 device",
+    ]
+    assert found[0]["label"] == "revision=B"

@@ -133,6 +133,7 @@ async def test_a_device_s_campaigns_are_paged(north: httpx2.AsyncClient) -> None
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = (await north.get("/devices/d1/campaigns", params=params)).json()
         seen += [each["campaign_id"] for each in page["campaigns"]]
+        assert page["total"] == 5
         if (cursor := page["next_cursor"]) is None:
             break
     assert seen == numbers[::-1]
@@ -148,3 +149,17 @@ async def test_a_device_without_campaigns_has_an_empty_list_and_an_unknown_one_i
     assert_problem(await south.get("/devices/d1/campaigns"), 404, "not-found")
     await create_campaign(south, "d1")
     assert len((await south.get("/devices/d1/campaigns")).json()["campaigns"]) == 1
+
+
+async def test_devices_are_listed_by_the_version_that_they_run(north: httpx2.AsyncClient) -> None:
+    for device, version, site in (("d1", "2.1.0", "north"), ("d2", "2.1.0", "south"), ("d3", "2.2.0", "north")):
+        await north.put(f"/devices/{device}", json={"version": version, "attributes": {"site": site}})
+
+    async def listed(**params: str) -> list[str]:
+        found = (await north.get("/devices", params=params)).json()
+        assert found["total"] == len(found["devices"])
+        return [each["device_id"] for each in found["devices"]]
+
+    assert await listed(version="2.1.0") == ["d1", "d2"]
+    assert await listed(version="2.1.0", select="site == north or site == east") == ["d1"]
+    assert await listed(version='2.1.0" or site == north') == []

@@ -70,7 +70,7 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
-NOUNS = ("campaigns", "counters", "executions", "many_tenants", "overdue", "views")
+NOUNS = ("campaigns", "counters", "executions", "many_tenants", "overdue", "overview", "views")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 

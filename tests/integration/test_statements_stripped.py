@@ -35,6 +35,7 @@ _NAME_NO_TENANT = {
     ),
     # They call functions that name it.
     *("labels.record_of_many_tenants", "devices.get_device", "devices.devices_of"),
+    *("device_labels.labels", "device_labels.host_labels"),
     *("brakes.halt", "brakes.add_freeze"),
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),

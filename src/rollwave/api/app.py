@@ -34,6 +34,7 @@ from rollwave.api.routes import (
     timeline,
 )
 from rollwave.api.schemas.overview import Overview
+from rollwave.engine.causes import TopCauses
 from rollwave.engine.field import Fields
 from rollwave.engine.overview import overview as read_overview
 from rollwave.engine.worker.readiness import database
@@ -88,6 +89,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.settings = settings
     app.state.readiness = checks
     app.state.fields = Fields(pool)
+    app.state.top_causes = TopCauses()
     app.state.hub = _hub(app)
     app.state.stopping.append(app.state.hub.close)
     app.include_router(ops_router)
@@ -103,7 +105,7 @@ def _hub(app: FastAPI) -> Hub:
     pool, settings = app.state.pool, app.state.settings
 
     async def snapshot(tenant_id: str, campaign_id: int) -> Snapshot:
-        document = await read_overview(pool, settings, tenant_id, campaign_id)
+        document = await read_overview(pool, settings, tenant_id, campaign_id, app.state.top_causes)
         return Snapshot.of(document, Overview.model_validate(document).model_dump_json())
 
     return Hub(pool, snapshot, app.state.fields.read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,7 +75,7 @@ def clear(
 
 
 def _message(tenant: str, sample: Kept) -> dict[str, Any]:
-    encoding, payload = _readable(sample.payload, cut=sample.cut)
+    encoding, payload = sample.readable
     return {
         "id": sample.id,
         "tenant_id": tenant,
@@ -87,14 +86,6 @@ def _message(tenant: str, sample: Kept) -> dict[str, Any]:
         "payload": payload,
         "cut": sample.cut,
     }
-
-
-def _readable(payload: bytes, *, cut: bool) -> tuple[str, str]:
-    try:
-        # The payload may be cut off in the middle of a character.
-        return "utf-8", codecs.getincrementaldecoder("utf-8")().decode(payload, final=not cut)
-    except UnicodeDecodeError:
-        return "hex", payload.hex()
 
 
 def _beginning(message: dict[str, Any]) -> str:

@@ -8,15 +8,34 @@ from fastapi.responses import RedirectResponse
 from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
 from rollwave.console.campaign_list import CampaignLists
+from rollwave.console.compression import Compressed
 from rollwave.console.pages import environment
-from rollwave.console.routes import campaigns, live, login
+from rollwave.console.routes import (
+    brakes,
+    campaign,
+    campaign_actions,
+    campaigns,
+    devices,
+    firmware,
+    groups,
+    keys,
+    live,
+    login,
+    new_campaign,
+    quarantine,
+    search,
+    system,
+)
 from rollwave.console.security import SecurityHeaders
 from rollwave.console.session import PATH, Keeper
 from rollwave.console.throttle import Throttle
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
-ROUTES = (login, campaigns, live)
+ROUTES = (
+    *(login, new_campaign, campaigns, live, campaign, campaign_actions),
+    *(devices, groups, firmware, brakes, quarantine, keys, system, search),
+)
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 
@@ -25,6 +44,8 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     console = create(pool, settings)
     app.state.console = console
     console.state.hub = app.state.hub
+    console.state.fields = app.state.fields
+    console.state.readiness = app.state.readiness
 
     async def to_campaigns() -> Response:
         return RedirectResponse(HOME, 303)
@@ -34,7 +55,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
 
     app.add_api_route(PATH, to_campaigns, include_in_schema=False)
     app.add_api_route("/favicon.ico", favicon, include_in_schema=False)
-    app.mount(PATH, SecurityHeaders(console))
+    app.mount(PATH, SecurityHeaders(Compressed(console)))
     return console
 
 

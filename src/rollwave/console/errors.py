@@ -78,7 +78,9 @@ async def _http(request: Request, error: Exception) -> Response:
     return await _answer(request, status, text, headers=dict(error.headers or {}))
 
 
-async def _unexpected(request: Request, _error: Exception) -> Response:
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # The server logs the traceback, and does not know the id that the page shows.
+    _log.error("console_request_failed", status=500, error=repr(error), request_id=_id(request))
     return await _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. This is a defect of it.")
 
 

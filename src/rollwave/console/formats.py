@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 NONE = "\N{EN DASH}"
@@ -30,6 +31,21 @@ def share(value: float | None, digits: int = 0) -> str:
     if value > 0 and shown <= 0:
         return f"under {step:.{digits}f}{THIN}%"
     return f"{shown:.{digits}f}{THIN}%"
+
+
+def visible(text: str) -> str:
+    """Text from devices or people, with control characters and invisible characters spelled out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def plain(value: object) -> str:
+    """A value of JSON as text: text as it is, anything else as JSON."""
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def sentence(text: str) -> str:
+    """A clause as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def utc(value: datetime | str | None) -> str:

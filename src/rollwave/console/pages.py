@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rollwave.console import csrf, formats
+from rollwave.console import csrf, formats, links
 from rollwave.console.addresses import LOGIN, here, page_of
 from rollwave.console.session import VISITOR, Session, drop_cookie, keeper, set_cookie
 from rollwave.console.static_files import StaticFiles
@@ -29,7 +29,7 @@ NAVIGATION = (
     ("/console/groups", "Groups"),
     ("/console/firmware", "Firmware"),
     ("/console/brakes", "Brakes"),
-    ("/console/quarantine", "Quarantine"),
+    ("/console/quarantine", "Messages"),
     ("/console/keys", "Keys"),
     ("/console/system", "System"),
 )
@@ -60,7 +60,7 @@ def environment(static_files: StaticFiles) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals |= {"static": static_files.url, "t": formats, "navigation": NAVIGATION}
+    made.globals |= {"static": static_files.url, "t": formats, "links": links, "navigation": NAVIGATION}
     made.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "sort_keys": False}
     return made
 

@@ -12,12 +12,14 @@ from rollwave.domain.overview import waves as waves_of
 from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
+from rollwave.domain.overview.from_versions import from_versions
 from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
 from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.engine import explain, timeline
+from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.settings import Settings
@@ -49,8 +51,10 @@ async def campaigns(
     async with tenant_transaction(pool, tenant_id) as connection:
         found = await views.campaigns(connection, tenant_id, status=status, limit=limit, cursor=cursor)
         ids = [row["id"] for row in found.rows]
-        facts = await store.facts(connection, tenant_id, ids, ended_in_short=True)
-    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows]
+        facts = await store.facts(
+            connection, tenant_id, ids, progress_timeout=settings.progress_timeout, ended_in_short=True
+        )
+    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows if row["id"] in facts]
     return replace(found, rows=rows)
 
 
@@ -61,36 +65,48 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        shown, facts = await _read(connection, tenant_id, campaign_id)
+        shown, facts = await _read(connection, settings, tenant_id, campaign_id)
     verdict = headline(overview_facts(facts, settings)).to_json()
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
 
 
-async def overview(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int) -> Document:
+async def overview(
+    pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, causes: TopCauses | None = None
+) -> Document:
     """All that the page of one campaign shows, in one transaction.
 
-    Costs about the same for ten devices as for a million: numbers come from counters.
+    Costs about the same for ten devices as for a million: numbers come from counters. ``causes`` keeps the causes of
+    failures for the next call; None: they are read.
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
-        shown, facts = await _read(connection, tenant_id, campaign_id)
+        shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
+        failed = shown["status_breakdown"]["FAILED"]
+        top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
         ahead = await timeline.outlook(connection, row.row, settings)
-    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json()
+    of_causes = {"causes": [each.to_json() for each in top]}
+    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | of_causes
 
 
-async def _read(connection: Connection, tenant_id: str, campaign_id: int) -> tuple[Document, CampaignFacts]:
+async def _read(
+    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
+) -> tuple[Document, CampaignFacts]:
     shown = await views.campaign(connection, tenant_id, campaign_id)
-    found = await store.facts(connection, tenant_id, [campaign_id], ended_in_short=False)
+    found = await store.facts(
+        connection, tenant_id, [campaign_id], progress_timeout=settings.progress_timeout, ended_in_short=False
+    )
     if campaign_id not in found:  # deleted meanwhile
         raise campaign_table.missing(campaign_id)
     counted = {each["number"]: each for each in shown["waves"]}
     waves = [each | counted.get(each["number"], {}) for each in found[campaign_id].waves]
-    return shown, replace(found[campaign_id], waves=waves)
+    total = sum(shown["status_breakdown"].values())
+    versions = from_versions(found[campaign_id].from_versions, total)
+    return shown | {"from_versions": versions}, replace(found[campaign_id], waves=waves)
 
 
 def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
@@ -112,6 +128,7 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         segments=worst_first([SegmentStanding(**each) for each in found.worst], of=found.segments),
         heard=found.heard_slots >= set(range(settings.listener_slots)),
         in_own_database=row["in_own_database"],
+        silent_for=row["quiet_for"],
         cancelled=row["cancelled"],
     )
 
@@ -147,6 +164,7 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "failure_rate": facts.devices.failure_rate,
         "trips_after": None if closest is None or facts.ended else closest.trips_after,
         "waves": len(facts.waves),
+        "from_version": next((each["version"] for each in from_versions(found.from_versions, 1)), None),
     }
 
 
@@ -160,7 +178,7 @@ def _document(
         "as_of": waiting.as_of,
         **{name: shown[name] for name in copied},
         "version": shown["firmware_version"],
-        "from_versions": [],
+        "from_versions": shown["from_versions"],
         "headline": headline(facts).to_json(),
         "devices": devices.to_json(),
         "finished_share": devices.finished_share,
@@ -168,7 +186,6 @@ def _document(
         "waves": [each.to_json(len(facts.waves)) for each in facts.waves],
         "guardrails": [each.to_json() for each in most_used_first(facts.guardrails)],
         "segments": [each.to_json() for each in facts.segments],
-        "causes": [],
         "waiting": [_waiting(each) for each in waiting.waiting],
         "events": list(events),
         "actions": actions(facts.status, devices, cancelled=facts.cancelled),

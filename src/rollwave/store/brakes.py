@@ -29,6 +29,20 @@ class Halt:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a halt of a tenant stops.
+
+    ``campaigns``: running ones. ``in_progress``: their devices that carry on. ``per_minute``: devices that they may
+    send to in a minute, as far as their policies limit it; ``unlimited``: one of them has no such limit.
+    """
+
+    campaigns: int
+    in_progress: int
+    per_minute: float
+    unlimited: bool
+
+
 def read(text: str | None) -> tuple[Brake, ...]:
     """Read the brakes that a statement returns as a JSON array."""
     if text is None:
@@ -58,6 +72,14 @@ async def halt(pool: Pool, tenant_id: str, *, actor: str, reason: str) -> Halt:
         if found is None:
             raise Conflict("the halt was lifted meanwhile", hint="Halt again.")
         return found
+
+
+async def reach(pool: Pool, tenant_id: str, *, tick_interval: float) -> Reach:
+    """What a halt of the tenant stops now, or would stop. ``tick_interval``: seconds of a tick."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["reach"], tenant_id, tick_interval)
+    assert row is not None  # it only counts
+    return Reach(**row)
 
 
 async def halt_tenants(pool: Pool, tenants: Sequence[str], *, actor: str, reason: str) -> None:

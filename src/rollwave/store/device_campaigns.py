@@ -13,9 +13,10 @@ _sql = load("device_campaigns")
 
 
 class Campaigns(NamedTuple):
-    """A page of campaigns, newest first. ``next_cursor`` None: this is the last page."""
+    """A page of campaigns, newest first, and the ``total`` over all pages. ``next_cursor`` None: the last page."""
 
     rows: list[Document]
+    total: int
     next_cursor: int | None
 
 
@@ -30,5 +31,6 @@ async def find(pool: Pool, tenant_id: str, device_id: str, *, limit: int, cursor
         known = bool(records) or cursor is not None
         if not known and not await connection.fetchval(_sql["is_registered"], tenant_id, device_id):
             raise NotFound(f"no device {device_id}", hint="List the devices to see their ids.")
+        total = await connection.fetchval(_sql["count"], tenant_id, device_id)
     rows = [with_moments(record) for record in records[:limit]]
-    return Campaigns(rows, rows[-1]["campaign_id"] if len(records) > limit else None)
+    return Campaigns(rows, total, rows[-1]["campaign_id"] if len(records) > limit else None)

@@ -103,6 +103,18 @@ async def get_device(pool: Pool, tenant_id: str, device_id: str) -> Document:
     return device(with_moments(row))
 
 
+async def get_devices(pool: Pool, tenant_id: str, device_ids: Sequence[str]) -> list[Document]:
+    """Those of these devices that are registered, ordered by id."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return await devices_of(connection, tenant_id, device_ids)
+
+
+async def groups_of(pool: Pool, tenant_id: str, device_id: str, *, limit: int) -> list[str]:
+    """The first ``limit`` groups of a device, ordered by id."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return [row["group_id"] for row in await connection.fetch(_sql["groups_of"], tenant_id, device_id, limit)]
+
+
 async def devices_of(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> list[Document]:
     """These devices, ordered by id."""
     rows = await connection.fetch(_sql["devices_of"], tenant_id, device_ids)

@@ -24,6 +24,9 @@ from rollwave.store.standings import Guarded
 
 _sql = load("overview")
 
+MAX_HEARD_READ = 100
+"""Maximum number of devices in progress of a campaign that are looked at for their last report."""
+
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
@@ -33,7 +36,7 @@ class CampaignFacts:
     ``stopped_by`` and ``guardrails``: as the API shows them; ``guardrails`` of an ended campaign only if they tripped,
     in a list of several campaigns. ``worst``: the segments that fail most, of all ``segments``. ``heard_slots``: the
     listener slots whose reports are received. ``document``: the policy document in force; None: there is none, or it
-    cannot be read.
+    cannot be read. ``from_versions``: as ``domain.overview.from_versions`` reads it; None: not looked at yet.
     """
 
     row: Mapping[str, Any]
@@ -46,18 +49,28 @@ class CampaignFacts:
     segments: int
     heard_slots: frozenset[int]
     document: PolicyDocument | None
+    from_versions: Mapping[str, Any] | None
 
 
 async def facts(
-    connection: Connection, tenant_id: str, campaign_ids: Sequence[int], *, ended_in_short: bool
+    connection: Connection,
+    tenant_id: str,
+    campaign_ids: Sequence[int],
+    *,
+    progress_timeout: float,
+    ended_in_short: bool,
 ) -> dict[int, CampaignFacts]:
     """The facts about these campaigns, by id, without those that the tenant does not have.
 
-    ``ended_in_short``: of the guardrails of ended campaigns, read only those that have tripped.
+    ``progress_timeout``: of campaigns that have none, in seconds. ``ended_in_short``: of the guardrails of ended
+    campaigns, read only those that have tripped.
     """
     if not campaign_ids:
         return {}
-    rows = await connection.fetch(_sql["campaigns"], tenant_id, list(campaign_ids), TAKEOVER_SECONDS, MAX_SHOWN)
+    rows = await connection.fetch(
+        _sql["campaigns"],
+        *(tenant_id, list(campaign_ids), TAKEOVER_SECONDS, MAX_SHOWN, progress_timeout, MAX_HEARD_READ),
+    )
     documents = await policies.all_in_force(connection, rows)
     guarded = [_guarded(row, documents[row["id"]], ended_in_short=ended_in_short) for row in rows]
     guardrails = await standings.standings(connection, tenant_id, guarded)
@@ -94,6 +107,7 @@ def _read(row: asyncpg.Record, in_force: DocumentInForce, guardrails: Sequence[D
         row["segments"],
         frozenset(row["heard_slots"]),
         in_force.document,
+        json.loads(row["from_versions"]) if row["from_versions"] else None,
     )
 
 

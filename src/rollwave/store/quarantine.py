@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,13 @@ class Sample:
     payload: bytes
 
 
+class Readable(NamedTuple):
+    """A payload as text: UTF-8, or hex digits (``encoding`` is then ``hex``)."""
+
+    encoding: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A stored message."""
@@ -45,6 +53,16 @@ class Kept:
     def cut(self) -> bool:
         """Whether the message may have been longer than the stored part."""
         return len(self.payload) >= MAX_PAYLOAD_BYTES
+
+    @property
+    def readable(self) -> Readable:
+        """The payload as text."""
+        try:
+            # The payload may be cut off in the middle of a character.
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            return Readable("utf-8", decoder.decode(self.payload, final=not self.cut))
+        except UnicodeDecodeError:
+            return Readable("hex", self.payload.hex())
 
 
 async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]) -> None:
@@ -83,10 +101,10 @@ class Newest(NamedTuple):
     total: int
 
 
-async def newest(pool: Pool, tenant_id: str, limit: int) -> Newest:
-    """The tenant's newest ``limit`` messages."""
+async def newest(pool: Pool, tenant_id: str, limit: int, *, before: int | None = None) -> Newest:
+    """The tenant's newest ``limit`` messages. ``before``: of those with a smaller id."""
     async with tenant_transaction(pool, tenant_id) as connection:
-        rows = await connection.fetch(_sql["newest"], tenant_id, limit)
+        rows = await connection.fetch(_sql["newest"], tenant_id, limit, before)
         total: int = await connection.fetchval(_sql["count"], tenant_id)
     return Newest([_kept(**with_moments(row)) for row in rows], total)
 

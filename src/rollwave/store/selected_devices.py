@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from rollwave.domain.policy.selector.model import VERSION, AllOf, Compare, Operator
 from rollwave.domain.policy.selector.text import UnreadableSelector, parse
 from rollwave.errors import Conflict, InvalidInput
 from rollwave.store import devices, labels
@@ -24,16 +25,25 @@ _COLUMNS = """l.device_id, l.device_type, l.labels::text AS attributes, l.time_z
 
 
 async def find(
-    pool: Pool, tenant_id: str, selector: str, *, device_type: str | None, limit: int, cursor: str | None = None
+    pool: Pool,
+    tenant_id: str,
+    selector: str | None,
+    *,
+    device_type: str | None,
+    version: str | None = None,
+    limit: int,
+    cursor: str | None = None,
 ) -> Page:
-    """A page of devices that match, ordered by id. ``device_type`` None: devices of every type.
+    """A page of devices that match, ordered by id. None: devices of every type, of every version.
 
     Raises:
         InvalidInput: the selector cannot be read, or its devices cannot be found in ``TIMEOUT_SECONDS``.
         Conflict: the host's view of its devices cannot be used.
     """
+    runs = () if version is None else (Compare(VERSION, Operator.EQ, version),)
     try:
-        matches = compile_selector(parse(selector), first_parameter=3)
+        parts = (*(() if selector is None else (parse(selector),)), *runs)
+        matches = compile_selector(parts[0] if len(parts) == 1 else AllOf(parts), first_parameter=3)
     except UnreadableSelector as error:
         raise InvalidInput(error.fault, hint=error.hint, field=_FIELD) from error
     chosen = _Chosen(matches, device_type, cursor)

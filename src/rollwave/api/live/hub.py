@@ -108,6 +108,14 @@ class Hub:
             return channel.snapshot
         return await self._readers.overview(tenant_id, campaign_id)
 
+    async def read(self, tenant_id: str, campaign_id: int) -> Snapshot:
+        """The campaign now, whatever streams have seen: for the page after an action.
+
+        Raises:
+            NotFound: this tenant has no such campaign.
+        """
+        return await self._readers.overview(tenant_id, campaign_id)
+
     def close(self) -> None:
         """Close all streams, and open no more: the server is stopping. Their clients connect to another one."""
         self._closed = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -10,7 +10,7 @@ from rollwave.api.auth import Viewer
 from rollwave.api.parameters import CampaignNumber, DbPool, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.causes import Causes
-from rollwave.domain.overview.causes import Cause, parse_by
+from rollwave.domain.overview.causes import parse_by
 from rollwave.engine import causes
 from rollwave.errors import Conflict
 from rollwave.store.labels import LabelsUnavailable
@@ -51,20 +51,7 @@ async def get_campaign_causes(
             "by": [part for part, is_used in parts if is_used],
             "label": chosen.label,
             "text": found.text,
-            "causes": [cause_fields(each) for each in found.found[:limit]],
+            "causes": [each.to_json() for each in found.found[:limit]],
             "others": sum(each.devices for each in found.found[limit:]),
         }
     )
-
-
-def cause_fields(cause: Cause) -> dict[str, Any]:
-    """A cause as in responses."""
-    return {
-        "devices": cause.devices,
-        "code": cause.code,
-        "reason": cause.reason,
-        "message": cause.message,
-        "label": None if cause.label is None else f"{cause.label[0]}={cause.label[1] or ''}",
-        "from_version": cause.version,
-        "text": cause.text,
-    }

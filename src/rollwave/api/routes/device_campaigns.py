@@ -20,5 +20,5 @@ async def list_device_campaigns(
     """The campaigns in which the device is or was, newest first, with its progress in each."""
     found = await device_campaigns.find(pool, grant.tenant_id, device_id, limit=limit, cursor=cursor)
     return DeviceCampaignList.model_validate(
-        {"device_id": device_id, "campaigns": found.rows, "next_cursor": found.next_cursor}
+        {"device_id": device_id, "campaigns": found.rows, "total": found.total, "next_cursor": found.next_cursor}
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from rollwave.api.auth import Operator, Viewer
+from rollwave.api.fields import Word
 from rollwave.api.parameters import DbPool, DeviceName, DeviceType, GroupName, Limit, Select, TextCursor, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.registry import (
@@ -22,6 +24,8 @@ from rollwave.api.schemas.registry import (
 )
 from rollwave.store import devices, selected_devices
 
+RunsVersion = Annotated[Word | None, Query(description="Only devices that run this version, as they last said")]
+
 router = APIRouter(prefix="/customer", tags=["registry"], route_class=CustomerRoute)
 
 
@@ -31,19 +35,26 @@ async def list_devices(
     grant: Viewer,
     device_type: DeviceType = None,
     select: Select = None,
+    version: RunsVersion = None,
     limit: Limit = 100,
     cursor: TextCursor = None,
 ) -> DeviceList:
     """The tenant's devices, ordered by id.
 
-    A selector that takes longer than 5 seconds is answered with 422. If the service that embeds Rollwave keeps the
-    devices in a view `rollwave_devices`, `select` reads that view, as campaigns do.
+    A selector or a version that takes longer than 5 seconds is answered with 422. If the service that embeds Rollwave
+    keeps the devices in a view `rollwave_devices`, `select` and `version` read that view, as campaigns do.
     """
-    if select is None:
+    if select is None and version is None:
         found = await devices.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
     else:
         found = await selected_devices.find(
-            pool, grant.tenant_id, select, device_type=device_type, limit=limit, cursor=cursor
+            pool,
+            grant.tenant_id,
+            select,
+            device_type=device_type,
+            version=version,
+            limit=limit,
+            cursor=cursor,
         )
     return DeviceList.model_validate({"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor})
 

@@ -32,4 +32,5 @@ class DeviceCampaignList(BaseModel):
 
     device_id: str
     campaigns: list[DeviceCampaign]
+    total: int = Field(description="Over all pages")
     next_cursor: int | None = Field(description="`cursor` of the next page; null: this is the last one")

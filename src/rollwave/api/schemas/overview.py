@@ -8,7 +8,7 @@ from rollwave.api.fields import Moment
 from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.api.schemas.executions import Event, WaitingFor
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.overview.headline import Level
+from rollwave.domain.overview.headline import Level, RuleName
 from rollwave.domain.policy.words import Method, Scope, TripAction, WaveState
 from rollwave.domain.role import Role
 
@@ -17,6 +17,7 @@ class Headline(BaseModel):
     """The verdict: whether a person has to act. docs/reference/verdict.md lists the rules in their order."""
 
     level: Level = Field(description="`ok`: nothing to do; `watch`: look at it soon; `stop`: act now")
+    rule: RuleName = Field(description="The first rule that holds; `none`: none does")
     text: str = Field(description="Why, as a sentence. It may have texts of operators and devices, so escape it")
 
 
@@ -36,7 +37,7 @@ class FromVersion(BaseModel):
     """A firmware version that devices of the campaign came from."""
 
     version: str
-    devices: int
+    devices: int = Field(description="Estimated from a sample of at most 500 devices")
 
 
 class OverviewWave(BaseModel):
@@ -132,7 +133,9 @@ class Overview(BaseModel):
     status: CampaignStatus
     status_reason: str | None
     version: str | None = Field(description="Version of the firmware")
-    from_versions: list[FromVersion] = Field(description="Versions of its devices before it, the most common first")
+    from_versions: list[FromVersion] = Field(
+        description="The three most common versions of its devices when it was first sent; empty: unknown"
+    )
     headline: Headline
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
     devices: Devices

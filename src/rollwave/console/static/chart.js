@@ -102,14 +102,17 @@ export class Chart {
 
   #span(data) {
     const first = Date.parse(this.#data.points[0].at) / 1000;
-    const last = Math.max(Date.parse(this.#data.points.at(-1).at) / 1000, first + 60);
-    const farthest = Math.max(last, ...data[0]);
+    const end = Date.parse(this.#data.points.at(-1).at) / 1000;
+    if (this.#box.dataset.final === "true") return [first, Math.max(end, first + 1)];
+    const last = Math.max(end, first + 60);
+    const farthest = data[0].at(-1);
     return [first, Math.min(farthest, first + 3 * (last - first))]; // what lies ahead takes two thirds at most
   }
 
   #top(data, [from, to]) {
     let most = 0;
-    for (let column = 1; column <= HIGH; column += 1) {
+    // What was skipped is drawn up to the edge: it would make everything that was sent to a flat line.
+    for (let column = 2; column <= HIGH; column += 1) {
       for (let row = 0; row < data[0].length; row += 1) {
         if (data[0][row] >= from && data[0][row] <= to && data[column][row] > most) most = data[column][row];
       }
@@ -122,12 +125,12 @@ export class Chart {
     const range = this.#span(data), top = this.#top(data, range);
     const axis = { stroke: muted, font: "12px system-ui, sans-serif", grid: { stroke: line, width: 1 }, ticks: { show: false } };
     return {
-      width, height, padding: [14, 12, 0, 0], legend: { show: false },
+      width, height, padding: [16, 24, 0, 0], legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { setScale: false, x: false, y: false } },
       tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: true, range: () => range }, y: { range: () => [0, top] } },
       axes: [
-        { ...axis, size: 22, gap: 4, grid: { show: false }, space: 90, values: (_, ticks) => ticks.map((each) => clock(each * 1000)) },
+        { ...axis, size: 22, gap: 4, grid: { show: false }, space: 90, values: (_, ticks) => ticks.map((each) => clock(each * 1000, range[1] - range[0] < 600)) },
         { ...axis, size: 64, gap: 6, space: 40, values: (_, ticks) => ticks.map((each) => Number.isInteger(each) ? said(each) : "") },
       ],
       series: [
@@ -145,11 +148,13 @@ export class Chart {
   #markers(plot) {
     const { ctx, bbox } = plot;
     const scale = devicePixelRatio;
-    let free = -Infinity;
+    const taken = []; // no text over another one: they are all in the list of events, and a trip goes first
     ctx.save();
     ctx.font = `${11 * scale}px system-ui, sans-serif`;
     ctx.textBaseline = "bottom";
-    for (const each of this.#data.markers ?? []) {
+    ctx.textAlign = "left";
+    const urgent = (each) => (each.kind === "trip" ? 0 : 1);
+    for (const each of [...(this.#data.markers ?? [])].sort((a, b) => urgent(a) - urgent(b))) {
       const x = plot.valToPos(Date.parse(each.at) / 1000, "x", true);
       if (x < bbox.left - 1 || x > bbox.left + bbox.width) continue;
       const trip = each.kind === "trip";
@@ -160,11 +165,12 @@ export class Chart {
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      const wide = ctx.measureText(each.text).width;
+      const text = each.text.replace(/\.$/, "");
+      const wide = ctx.measureText(text).width;
       const left = Math.max(bbox.left, Math.min(x, bbox.left + bbox.width - wide));
-      if (left < free) continue; // no text over another one: they are all in the list of events
-      ctx.fillText(each.text, left, bbox.top - 2 * scale);
-      free = left + wide + 8 * scale;
+      if (taken.some(([from, to]) => left < to && left + wide > from)) continue;
+      ctx.fillText(text, left, bbox.top - 4 * scale);
+      taken.push([left - 8 * scale, left + wide + 8 * scale]);
     }
     ctx.restore();
   }
@@ -181,7 +187,7 @@ export class Chart {
       : [];
     if (plan != null) parts.push(`plan ${said(Math.round(plan))}`);
     if (plot.data[LOW][idx] != null) parts.push(`forecast ${said(Math.round(plot.data[LOW][idx]))} to ${said(Math.round(plot.data[HIGH][idx]))}`);
-    this.#read.textContent = `${clock(at)} UTC: ${parts.join(", ")}`;
+    this.#read.textContent = `${clock(at, true)} UTC: ${parts.join(", ")}`;
   }
 
   /** What the picture says, for those who do not see it. */

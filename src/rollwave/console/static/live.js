@@ -1,11 +1,12 @@
 // Keeps the panels of a campaign current: by its stream of events, or by asking if too many pages have a stream.
 import { morph } from "./morph.js";
+import { setNow } from "./times.js";
 
 const STALE = 15_000, DEAD = 25_000, HIDDEN = 30_000, ASK_EVERY = 5_000;
 const STREAMS = 4; // browsers allow six connections to a host over HTTP/1.1: two stay for everything else
 
 export class Live {
-  #root; #source = null; #heard = Date.now(); #hide = 0; #retry = 1000; #release = null; #ended = ""; #asking = 0; #id = "";
+  #root; #source = null; #heard = Date.now(); #hide = 0; #retry = 1000; #release = null; #ended = ""; #asking = 0; #id = ""; #trouble = "";
 
   /** `root`: the element with data-live, the stream's address. */
   constructor(root) {
@@ -50,6 +51,7 @@ export class Live {
   #stream() {
     if (this.#source || this.#ended) return;
     const address = new URL(this.#root.dataset.live, location.href);
+    address.searchParams.set("field", "true");
     if (this.#id) address.searchParams.set("after", this.#id);
     const source = (this.#source = new EventSource(address));
     const on = (name, use) => source.addEventListener(name, (event) => {
@@ -59,7 +61,8 @@ export class Live {
       use(event.data);
     });
     on("open", () => {});
-    on("beat", () => {});
+    on("beat", (data) => setNow(JSON.parse(data).at));
+    on("trouble", (data) => (this.#trouble = text(data)));
     on("panel", (data) => this.#panel(JSON.parse(data)));
     on("title", (data) => (document.title = text(data)));
     on("field", (data) => this.#root.dispatchEvent(new CustomEvent("rollwave:field", { detail: JSON.parse(data) })));
@@ -76,13 +79,14 @@ export class Live {
     if (!wanted) return;
     morph(old, wanted);
     old.dispatchEvent(new CustomEvent("rollwave:changed", { bubbles: true, detail: { name } }));
+    if (name === "head" && old.dataset.final === "true") setTimeout(() => this.#end("final"), 5000);
   }
 
   /** The server refused the stream: signed out, or it is starting again. */
   async #lost() {
     this.#source = null;
     try {
-      const answer = await fetch(location.href, { redirect: "manual", headers: { "X-Fragment": "alive" } });
+      const answer = await fetch(`${this.#root.dataset.live}/panels`, { redirect: "manual" });
       if (answer.type === "opaqueredirect" || answer.status === 401) return this.#end("signed out");
     } catch { /* it is not there: try again */ }
     setTimeout(() => document.hidden || this.#open(), this.#retry * (0.75 + Math.random() / 2));
@@ -111,7 +115,7 @@ export class Live {
   }
 
   #end(why) {
-    this.#ended = /signed|session|key/.test(why) ? "signed out" : "final";
+    this.#ended = why;
     this.#close();
     this.#tell();
   }
@@ -139,11 +143,11 @@ export class Live {
         place.replaceChildren("signed out · ", link);
       }
     } else {
-      const said = stale ? `no news for ${Math.floor(quiet / 1000)} s, reconnecting` : this.#ended || !watching ? "" : "live";
+      const said = stale ? `no news for ${Math.floor(quiet / 1000)} s, reconnecting` : this.#ended === "final" || !watching ? "" : this.#ended || this.#trouble || "live";
       if (place.textContent !== said) place.textContent = said;
     }
     place.dataset.said = this.#ended;
-    place.classList.toggle("is-stale", stale || this.#ended === "signed out");
+    place.classList.toggle("is-stale", stale || this.#trouble !== "" || this.#ended === "signed out");
     if (stale && quiet > DEAD && this.#source && quiet % 10_000 < 1000) {
       this.#source.close(); // a connection that died without a word
       this.#source = null;
@@ -156,7 +160,7 @@ export class Live {
 function text(data) {
   try {
     const read = JSON.parse(data);
-    return typeof read === "string" ? read : read.text ?? read.title ?? read.why ?? "";
+    return typeof read === "string" ? read : read.text ?? read.why ?? "";
   } catch {
     return data;
   }

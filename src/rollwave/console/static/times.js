@@ -29,11 +29,11 @@ export function relative(at) {
   return seconds > 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`;
 }
 
-/** Hours and minutes in UTC, with the day if it is another one than today. */
-export function clock(at) {
+/** Hours and minutes in UTC, with the day if it is another one than today. `fine`: with seconds. */
+export function clock(at, fine = false) {
   const iso = new Date(at).toISOString();
   const today = new Date(now()).toISOString().slice(0, 10);
-  return (iso.slice(0, 10) === today ? "" : `${iso.slice(5, 10)} `) + iso.slice(11, 16);
+  return (iso.slice(0, 10) === today ? "" : `${iso.slice(5, 10)} `) + iso.slice(11, fine ? 19 : 16);
 }
 
 export function update(root = document) {

@@ -72,6 +72,18 @@ class Cause:
     version: str | None = None
     text: str = ""
 
+    def to_json(self) -> dict[str, str | int | None]:
+        """The cause as the API shows it. ``label`` is ``key=value``, or ``key=`` of devices without the label."""
+        return {
+            "devices": self.devices,
+            "code": self.code,
+            "reason": self.reason,
+            "message": self.message,
+            "label": None if self.label is None else f"{self.label[0]}={self.label[1] or ''}",
+            "from_version": self.version,
+            "text": self.text,
+        }
+
 
 def parse_by(text: str | None) -> By:
     """Read ``by``, a list such as ``code,label:revision,from_version``. None: the failure, the best label, the version.

@@ -2,11 +2,13 @@
 
 The last hour is cut into parts. In each part in which devices were in progress or finished, a number of devices a
 minute finished. The forecast is the time that the remaining devices take at the 90th percentile of these rates, to the
-time that they take at the 10th. Parts in which nothing was going on are left out: a pause, a closed window, a soak.
+time that they take at the 10th. Parts in which nothing was going on are left out: a pause, a closed window, a soak, and
+the time before the first device finished.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -35,6 +37,9 @@ RATE_SECONDS = 300.0
 
 LONGEST_DAYS = 366
 """A later end is no forecast."""
+
+NEAR_SECONDS = 600.0
+"""Time before its end in which a forecast is exact to ten seconds, otherwise to a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ def forecast(facts: ForecastFacts) -> Forecast:
     earliest, latest = _after(begins, last.unfinished, high), _after(begins, last.unfinished, low)
     if earliest is None:
         return Forecast("no forecast: no device finished in the last hour")
+    earliest, latest = _rounded(earliest, facts.now), None if latest is None else _rounded(latest, facts.now)
     band = _band((facts.now, begins, earliest, latest or earliest + (earliest - begins)), last, low, high)
     return Forecast(_text(facts.now, earliest, latest), earliest, latest, band)
 
@@ -121,7 +127,8 @@ def rate_per_minute(points: Sequence[Point], now: datetime) -> float | None:
     seconds = (now - since).total_seconds()
     if seconds < MIN_PART_SECONDS:
         return None
-    return max(0.0, _finished(points, now) - _finished(points, since)) * 60 / seconds
+    rate = max(0.0, _finished(points, now) - _finished(points, since)) * 60 / seconds
+    return float(f"{rate:.2g}") if rate < 100 else float(round(rate))
 
 
 def recent(points: Sequence[Point], until: datetime) -> list[float]:
@@ -131,7 +138,7 @@ def recent(points: Sequence[Point], until: datetime) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the last hour. ``busy``: devices were in progress or finished."""
+    """A part of the last hour. ``busy``: devices finished, or were in progress after the first one had finished."""
 
     per_minute: float
     busy: bool
@@ -149,7 +156,8 @@ def _parts(points: Sequence[Point], until: datetime, number: int, *, shortest: f
     done = [_finished(points, each) for each in times]
     busy = [_before(points, each).in_progress > 0 for each in times]
     return [
-        _Part(max(0.0, b - a) * 60 / step, busy[i] or busy[i + 1] or b > a) for i, (a, b) in enumerate(pairwise(done))
+        _Part(max(0.0, b - a) * 60 / step, b > a or (b > 0 and (busy[i] or busy[i + 1])))
+        for i, (a, b) in enumerate(pairwise(done))
     ]
 
 
@@ -196,6 +204,12 @@ def _after(now: datetime, devices: int, per_minute: float) -> datetime | None:
     if per_minute <= 0 or devices / per_minute > LONGEST_DAYS * 24 * 60:
         return None
     return now + timedelta(minutes=devices / per_minute)
+
+
+def _rounded(time: datetime, now: datetime) -> datetime:
+    """The next whole minute, or ten seconds if it is near: more digits would change all the time and mean nothing."""
+    step = 60.0 if (time - now).total_seconds() > NEAR_SECONDS else 10.0
+    return datetime.fromtimestamp(math.ceil(time.timestamp() / step) * step, UTC)
 
 
 def _band(times: Sequence[datetime], last: Point, low: float, high: float) -> tuple[BandPoint, ...]:

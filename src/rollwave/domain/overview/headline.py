@@ -35,24 +35,42 @@ class Level(StrEnum):
     """It was stopped for a reason, or must not go on as it is."""
 
 
+class RuleName(StrEnum):
+    """The rules of the verdict, in their order."""
+
+    TRIPPED = "tripped"
+    GATE_FAILED = "gate_failed"
+    HALTED = "halted"
+    CANNOT_SEND = "cannot_send"
+    HELD = "held"
+    FROZEN = "frozen"
+    SILENT = "silent"
+    QUARANTINED = "quarantined"
+    OVER_LIMIT = "over_limit"
+    NEAR_LIMIT = "near_limit"
+    APPROVAL = "approval"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The verdict on a campaign: ``text`` is a sentence without its full stop."""
+    """The verdict on a campaign: ``text`` is a sentence without its full stop. ``rule``: the one that holds."""
 
     level: Level
+    rule: RuleName
     text: str
 
     def to_json(self) -> dict[str, str]:
         """The verdict as ``headline`` in answers of the API."""
-        return {"level": self.level.value, "text": self.text}
+        return {"level": self.level.value, "rule": self.rule.value, "text": self.text}
 
 
 def headline(facts: OverviewFacts) -> Headline:
     """The verdict on a campaign: the first rule that holds."""
-    for level, rule in RULES:
-        if (text := rule(facts)) is not None:
-            return Headline(level, text)
-    return Headline(Level.OK, resting.text(facts))
+    for rule in RULES:
+        if (text := rule.holds(facts)) is not None:
+            return Headline(rule.level, rule.name, text)
+    return Headline(Level.OK, RuleName.NONE, resting.text(facts))
 
 
 def _tripped(facts: OverviewFacts) -> str | None:
@@ -171,20 +189,29 @@ def _approval(facts: OverviewFacts) -> str | None:
     return f"Wave {wave.name} waits for an approval"
 
 
-RULES: Sequence[tuple[Level, Callable[[OverviewFacts], str | None]]] = (
-    (Level.STOP, _tripped),
-    (Level.STOP, _gate_failed),
-    (Level.STOP, _halted),
-    (Level.STOP, _cannot_send),
-    (Level.STOP, _held),
-    (Level.WATCH, _frozen),
-    (Level.WATCH, _silent),
-    (Level.WATCH, _quarantined),
-    (Level.WATCH, _over_limit),
-    (Level.WATCH, _near),
-    (Level.WATCH, _approval),
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of the verdict. ``holds`` returns its text; None: it does not hold."""
+
+    name: RuleName
+    level: Level
+    holds: Callable[[OverviewFacts], str | None]
+
+
+RULES: Sequence[Rule] = (
+    Rule(RuleName.TRIPPED, Level.STOP, _tripped),
+    Rule(RuleName.GATE_FAILED, Level.STOP, _gate_failed),
+    Rule(RuleName.HALTED, Level.STOP, _halted),
+    Rule(RuleName.CANNOT_SEND, Level.STOP, _cannot_send),
+    Rule(RuleName.HELD, Level.STOP, _held),
+    Rule(RuleName.FROZEN, Level.WATCH, _frozen),
+    Rule(RuleName.SILENT, Level.WATCH, _silent),
+    Rule(RuleName.QUARANTINED, Level.WATCH, _quarantined),
+    Rule(RuleName.OVER_LIMIT, Level.WATCH, _over_limit),
+    Rule(RuleName.NEAR_LIMIT, Level.WATCH, _near),
+    Rule(RuleName.APPROVAL, Level.WATCH, _approval),
 )
-"""The rules in their order, each with its level. If none holds, the level is ok."""
+"""The rules in their order. If none holds, the level is ok."""
 
 
 def _sends(facts: OverviewFacts) -> bool:

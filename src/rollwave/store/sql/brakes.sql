@@ -55,7 +55,8 @@ SELECT count(pg_notify('rollwave_due', '')) FROM gone;
 -- Ordered by name.
 SELECT name, EXTRACT(epoch FROM starts_at)::float8 AS starts_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at, reason,
        EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by,
-       starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force
+       starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force,
+       ends_at <= statement_timestamp() AS is_over
 FROM rollwave_brakes
 WHERE tenant_id = $1 AND kind = 'freeze' AND ($2::text IS NULL OR name > $2)
 ORDER BY name
@@ -103,3 +104,18 @@ SELECT row_security_active('tenants');
 -- name: tenants
 -- As far as row-level security shows them to this login.
 SELECT DISTINCT tenant_id FROM tenants ORDER BY tenant_id;
+
+-- name: reach
+-- What a halt of the tenant stops: its running campaigns, their devices in progress, and the devices a minute that they may
+-- send to. $2: seconds of a tick. unlimited: one of them has no such limit.
+SELECT count(*)::int AS campaigns,
+       COALESCE(sum(GREATEST(0, COALESCE(c.downloading, 0) + COALESCE(c.installing, 0))), 0)::int AS in_progress,
+       COALESCE(sum(r.rate), 0)::float8 AS per_minute, COALESCE(bool_or(r.rate IS NULL), false) AS unlimited
+FROM ota_campaigns c
+LEFT JOIN ota_campaign_policies p ON p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN c.policy_revision IS NULL THEN c.rollout_rate * 60 / $2::float8
+                WHEN jsonb_typeof(p.document #> '{pace,per_minute}') = 'number'
+                THEN (p.document #>> '{pace,per_minute}')::float8 END AS rate
+) AS r
+WHERE c.tenant_id = $1 AND c.status = 'RUNNING';

@@ -18,5 +18,16 @@ LEFT JOIN firmware_versions w ON w.tenant_id = $1 AND w.id = c.firmware_version_
 ORDER BY c.id DESC
 LIMIT $4;
 
+-- name: count
+-- The number of the campaigns of the device.
+SELECT count(*)::int
+FROM ota_campaigns c
+CROSS JOIN LATERAL (
+    SELECT FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = c.id AND device_id = $2::text
+    OFFSET 0
+) AS d
+WHERE c.tenant_id = $1;
+
 -- name: is_registered
 SELECT EXISTS (SELECT FROM devices WHERE tenant_id = $1 AND device_id = $2::text);

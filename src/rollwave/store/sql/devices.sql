@@ -124,3 +124,7 @@ LIMIT $3;
 
 -- name: count_groups
 SELECT count(*) FROM device_groups WHERE tenant_id = $1;
+
+-- name: groups_of
+-- The groups of a device, ordered by id.
+SELECT group_id FROM device_group_members WHERE tenant_id = $1 AND device_id = $2 ORDER BY group_id LIMIT $3;

@@ -15,9 +15,10 @@ WHERE tenant_id = $1
 SELECT DISTINCT tenant_id FROM ota_quarantine ORDER BY tenant_id;
 
 -- name: newest
+-- The newest $2 messages; with $3: of those with a smaller id.
 SELECT id, device_id, EXTRACT(epoch FROM received_at)::float8 AS received_at, reason, encode(payload, 'hex') AS payload
 FROM ota_quarantine
-WHERE tenant_id = $1
+WHERE tenant_id = $1 AND ($3::bigint IS NULL OR id < $3)
 ORDER BY id DESC
 LIMIT $2;
 

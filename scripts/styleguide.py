@@ -1,0 +1,90 @@
+"""Writes the style guide of the console: its real templates with sample campaigns, in every state and both themes.
+
+python -m scripts.styleguide [folder]   writes into screenshots/styleguide by default
+
+Serve the folder to look at it: python -m http.server --directory screenshots/styleguide 8100
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader
+
+from rollwave.console.pages import NAVIGATION, Can, environment
+from rollwave.console.static_files import load
+from rollwave.domain.role import Role
+from scripts import console_samples as samples
+
+ROOT = Path(__file__).parents[1]
+STATIC = ROOT / "src" / "rollwave" / "console" / "static"
+THEMES = ("light", "dark")
+
+
+def templates() -> Environment:
+    """The console's templates, and that of the style guide."""
+    made = environment(load())
+    assert made.loader is not None
+    made.loader = ChoiceLoader([made.loader, FileSystemLoader(Path(__file__).parent / "styleguide_templates")])
+    return made
+
+
+def frame(theme: str, role: Role | None = Role.ADMIN) -> dict[str, Any]:
+    """What every page gets beside its own values."""
+    session = {"tenant_id": "acme", "role": role, "key_id": "k7f3q2"} if role else None
+    return {
+        "can": Can.of(role),
+        "csrf_token": "token",
+        "flash": "",
+        "here": "/console/campaigns/7",
+        "login": "/console/login",
+        "navigation": NAVIGATION,
+        "path": "/console/campaigns/7",
+        "request_id": "r",
+        "section": "/console/campaigns",
+        "session": session,
+        "theme": theme,
+        "themes": ("system", "light", "dark"),
+    }
+
+
+def write(folder: Path) -> None:
+    """Write all pages, the static files, and the data that the pages' scripts read."""
+    shutil.rmtree(folder, ignore_errors=True)
+    made = templates()
+    static = folder / made.globals["static"]("console.css").lstrip("/")  # type: ignore[operator]
+    shutil.copytree(STATIC, static.parent)
+    for theme in THEMES:
+        (folder / f"components-{theme}.html").write_text(
+            made.get_template("styleguide.html").render(frame(theme) | {"samples": samples.campaigns()}), "utf-8"
+        )
+        for name, overview in samples.campaigns().items():
+            page = made.get_template("campaign.html").render(frame(theme) | values(overview))
+            (folder / f"campaign-{name}-{theme}.html").write_text(page, "utf-8")
+    for overview in samples.campaigns().values():
+        data = folder / "console" / "campaigns" / str(overview["campaign_id"])
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "timeline").write_text(json.dumps(samples.timeline(overview)), "utf-8")
+        (data / "field").write_bytes(samples.field(overview))
+
+
+def values(overview: samples.Document) -> dict[str, Any]:
+    """The values of the campaign page, as its route gives them. The page is not live."""
+    name = overview["name"] or f"campaign {overview['campaign_id']}"
+    return {
+        "overview": overview,
+        "devices": samples.devices(overview),
+        "title": f"{name} · Rollwave",
+        "sequence": "",
+        "final": True,
+    }
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "screenshots" / "styleguide"
+    write(target)
+    print(f"wrote {target}")

@@ -1,0 +1,85 @@
+"""The device table of a campaign's page: its filter, which stands in the address, and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.store import campaign_devices
+from rollwave.store.database import Pool
+from rollwave.store.page import Page
+
+ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFilter:
+    """Which devices are shown. None: any.
+
+    ``label``: ``key=value``. ``code`` and ``from_version`` may be empty: devices without one.
+    """
+
+    status: ExecutionStatus | None = None
+    code: str | None = None
+    label: str | None = None
+    from_version: str | None = None
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The parameters of the address."""
+        named = {"status": self.status and self.status.value, "code": self.code, "label": self.label}
+        found = {**named, "from_version": self.from_version}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def query(self, **more: str) -> str:
+        """The query of an address with this filter; empty: none."""
+        given = {**self.given, **more}
+        return f"?{urlencode(given)}" if given else ""
+
+    @property
+    def cause(self) -> str:
+        """What is filtered for beside the state, in words."""
+        label = (self.label or "").replace("=", " ", 1) if self.label else None
+        version = None if self.from_version is None else f"from {self.from_version or 'an unknown version'}"
+        parts = (None if self.code is None else self.code or "no code", label, version)
+        return " · ".join(part for part in parts if part)
+
+    @property
+    def of_rows(self) -> campaign_devices.Filter:
+        """The filter as the store takes it."""
+        key, _, value = (self.label or "").partition("=")
+        label = (key, value) if self.label else None
+        return campaign_devices.Filter(self.status, self.code, None, None, label, self.from_version)
+
+
+async def read(
+    pool: Pool, tenant_id: str, campaign_id: int, chosen: DeviceFilter, *, cursor: str | None
+) -> dict[str, Any]:
+    """The values of the panel.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+        LabelsUnavailable: the host's view of its devices cannot be used.
+    """
+    found = await campaign_devices.find(pool, tenant_id, campaign_id, chosen.of_rows, limit=ROWS, cursor=cursor)
+    return {
+        "rows": found.rows,
+        "total": found.total,
+        "next": chosen.query(cursor=found.next_cursor) if found.next_cursor is not None else "",
+        "first": chosen.query() if cursor is not None else None,
+        "query": chosen.query(),
+        "filtered": bool(chosen.given),
+        "status": chosen.status.value if chosen.status else "",
+        "cause": chosen.cause,
+    }
+
+
+async def pages(
+    pool: Pool, tenant_id: str, campaign_id: int, chosen: DeviceFilter, *, limit: int, cursor: str | None
+) -> Page:
+    """A page of the devices for a file."""
+    found = await campaign_devices.find(pool, tenant_id, campaign_id, chosen.of_rows, limit=limit, cursor=cursor)
+    return Page(found.rows, found.total or 0, found.next_cursor)

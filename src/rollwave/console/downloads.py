@@ -1,0 +1,79 @@
+"""Lists as files: CSV for spreadsheets, JSON for programs, written page by page however long they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+from fastapi.responses import StreamingResponse
+
+from rollwave.store.page import Page
+
+Form = Literal["csv", "json"]
+
+PAGE = 1000
+"""Rows that are read at a time."""
+
+NextPage: TypeAlias = Callable[[Any], Awaitable[Page]]
+"""Reads the page after a cursor; None: the first one."""
+
+_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+async def download(form: Form, name: str, columns: Sequence[str], read: NextPage) -> StreamingResponse:
+    """All rows of a list as a file. The first page is read before the answer begins, so that its errors are shown."""
+    began = await read(None)
+    write = _csv(columns, began, read) if form == "csv" else _json(columns, began, read)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    return StreamingResponse(write, media_type=_TYPES[form], headers=headers)
+
+
+async def _csv(columns: Sequence[str], began: Page, read: NextPage) -> AsyncIterator[str]:
+    yield _line(columns)
+    async for rows in _pages(began, read):
+        yield "".join(_line([_cell(row.get(column)) for column in columns]) for row in rows)
+
+
+async def _json(columns: Sequence[str], began: Page, read: NextPage) -> AsyncIterator[str]:
+    yield "["
+    comma = "\n"
+    async for rows in _pages(began, read):
+        for row in rows:
+            picked = {column: row.get(column) for column in columns}
+            yield comma + json.dumps(picked, default=_text, ensure_ascii=False)
+            comma = ",\n"
+    yield "\n]\n"
+
+
+async def _pages(began: Page, read: NextPage) -> AsyncIterator[list[dict[str, Any]]]:
+    found = began
+    while True:
+        yield found.rows
+        if found.next_cursor is None:
+            return
+        found = await read(found.next_cursor)
+
+
+def _line(cells: Sequence[str]) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\r\n").writerow(cells)
+    return written.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else _text(value)
+    # Spreadsheets run such a cell as a formula. The JSON file has the text as it is.
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    written: str = value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else str(value)
+    return written

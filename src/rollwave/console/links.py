@@ -1,0 +1,35 @@
+"""Addresses of pages with their filters, and the selectors that filters become."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from rollwave.domain.ids import in_path
+
+
+def with_query(path: str, **values: object) -> str:
+    """The address of a list with its filters. Empty ones are left out."""
+    given = {name: value for name, value in values.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def device(device_id: str) -> str:
+    """The address of a device's page."""
+    return f"/console/devices/{in_path(device_id)}"
+
+
+def group(group_id: str) -> str:
+    """The address of a group's page."""
+    return f"/console/groups/{in_path(group_id)}"
+
+
+def selecting(select: str, **labels: str) -> str:
+    """A selector for the devices that match ``select`` and have these labels. Empty ones are left out."""
+    parts = [f"({select})"] if select.strip() else []
+    parts += [f"{key} == {_quoted(value)}" for key, value in labels.items() if value]
+    return " and ".join(parts)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

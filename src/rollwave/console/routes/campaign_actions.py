@@ -1,0 +1,197 @@
+"""What a person does to a campaign: the questions before it, and the actions. Each answer says what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Annotated, Literal, TypeVar
+
+from fastapi import APIRouter, Form, Query, Request, Response
+
+from rollwave.api.fields import LongText
+from rollwave.api.live.hub import Hub
+from rollwave.api.parameters import CampaignNumber, DbPool, ServerSettings
+from rollwave.console import questions
+from rollwave.console.formats import count
+from rollwave.console.pages import done, page
+from rollwave.console.questions import Question
+from rollwave.console.rights import Operator
+from rollwave.console.route import ConsoleRoute
+from rollwave.console.session import Session
+from rollwave.domain.policy.document.fields import CODE_PATTERN
+from rollwave.domain.policy.document.model import MAX_COUNT
+from rollwave.engine import operations, promote, retry
+from rollwave.errors import Conflict, Forbidden, InvalidInput, NotFound
+from rollwave.store.moments import Document
+from rollwave.store.retries import Which
+
+router = APIRouter(prefix="/campaigns/{campaign_id}", route_class=ConsoleRoute)
+
+T = TypeVar("T")
+
+Reason = Annotated[LongText, Form()]
+Typed = Annotated[str, Form(max_length=2000)]
+FailureCode = Annotated[str | None, Query(pattern=CODE_PATTERN)]
+
+
+async def _overview(request: Request, session: Session, campaign_id: int) -> Document:
+    hub: Hub = request.app.state.hub
+    return (await hub.read(session.tenant_id, campaign_id)).document
+
+
+async def _answer(request: Request, campaign_id: int, text: str) -> Response:
+    return await done(request, text, f"/console/campaigns/{campaign_id}")
+
+
+async def _ask(
+    request: Request, campaign_id: int, question: Question, *, wrong: str = "", reason: str = ""
+) -> Response:
+    values = {"campaign_id": campaign_id, "question": question, "wrong": wrong, "given_reason": reason}
+    return await page(request, "confirm/campaign.html", values, status=422 if wrong else 200)
+
+
+@router.get("/confirm/{action}")
+async def ask(
+    request: Request,
+    session: Operator,
+    campaign_id: CampaignNumber,
+    action: Literal["abort", "cancel", "retry", "promote"],
+    wave: Annotated[str, Query(max_length=200)] = "",
+    code: FailureCode = None,
+) -> Response:
+    """The question before an action, with the numbers of now."""
+    overview = await _overview(request, session, campaign_id)
+    if not overview["actions"].get(action, True):
+        raise Conflict(f"Cannot {action} campaign {campaign_id}: it is {overview['status']}.")
+    return await _ask(request, campaign_id, _question(overview, action, wave=wave, code=code))
+
+
+def _question(overview: Document, action: str, *, wave: str = "", code: str | None = None) -> Question:
+    """Make the question.
+
+    Raises:
+        NotFound: there is no such wave, or it is the last one.
+    """
+    match action:
+        case "abort":
+            return questions.abort(overview)
+        case "cancel":
+            return questions.cancel(overview)
+        case "retry":
+            devices = overview["actions"]["retry"] if code is None else None
+            return questions.retry(overview, code=code, devices=devices)
+        case _:
+            found = questions.promote(overview, wave)
+            if found is None:
+                raise NotFound("This wave opens no other one.")
+            return found
+
+
+async def _refusable(action: Awaitable[T]) -> tuple[T | None, str]:
+    """The result of an action, or why it was refused: somebody else was faster, or the key may not."""
+    try:
+        return await action, ""
+    except (Conflict, Forbidden, InvalidInput) as error:
+        return None, f"{error} {error.hint}".strip()
+
+
+@router.post("/start")
+@router.post("/resume")
+async def start(request: Request, pool: DbPool, session: Operator, campaign_id: CampaignNumber) -> Response:
+    """Start or resume the campaign."""
+    resumed = request.url.path.endswith("/resume")
+    action = operations.start_campaign(pool, session.tenant_id, campaign_id, actor=session.key_id, role=session.role)
+    _, refusal = await _refusable(action)
+    if refusal:
+        return await _answer(request, campaign_id, refusal)
+    pending = (await _overview(request, session, campaign_id))["devices"]["PENDING"]
+    text = f"{'Resumed' if resumed else 'Started'}. {count(pending, 'device')} still to be sent."
+    return await _answer(request, campaign_id, text)
+
+
+@router.post("/pause")
+async def pause(request: Request, pool: DbPool, session: Operator, campaign_id: CampaignNumber) -> Response:
+    """Pause the campaign: the emergency brake, without a question."""
+    action = operations.pause_campaign(pool, session.tenant_id, campaign_id, actor=session.key_id)
+    _, refusal = await _refusable(action)
+    text = refusal or questions.paused(await _overview(request, session, campaign_id))
+    return await _answer(request, campaign_id, text)
+
+
+@router.post("/abort")
+@router.post("/cancel")
+async def stop(
+    request: Request,
+    pool: DbPool,
+    session: Operator,
+    campaign_id: CampaignNumber,
+    typed: Typed = "",
+    reason: Reason = "",
+) -> Response:
+    """Abort the campaign, or cancel it. Where many devices are affected, its name must have been typed."""
+    cancels = request.url.path.endswith("/cancel")
+    question = _question(await _overview(request, session, campaign_id), "cancel" if cancels else "abort")
+    if not questions.is_typed(question, typed):
+        return await _ask(request, campaign_id, question, wrong=f"Type {question.name} to confirm.", reason=reason)
+    act = operations.cancel_campaign if cancels else operations.abort_campaign
+    action = act(pool, session.tenant_id, campaign_id, actor=session.key_id, reason=reason.strip() or None)
+    _, refusal = await _refusable(action)
+    text = refusal or questions.stopped(await _overview(request, session, campaign_id), cancelled=cancels)
+    return await _answer(request, campaign_id, text)
+
+
+@router.post("/retry")
+async def retry_failed(
+    request: Request,
+    pool: DbPool,
+    session: Operator,
+    campaign_id: CampaignNumber,
+    code: Annotated[str | None, Form(pattern=CODE_PATTERN)] = None,
+) -> Response:
+    """Give failed devices another attempt."""
+    which = Which(None, code or None)
+    action = retry.retry_failed(pool, session.tenant_id, campaign_id, actor=session.key_id, which=which)
+    found, refusal = await _refusable(action)
+    text = refusal if found is None else f"{count(found.devices, 'failed device')} will be tried again."
+    return await _answer(request, campaign_id, text)
+
+
+@router.post("/promote")
+async def promote_wave(
+    request: Request,
+    pool: DbPool,
+    settings: ServerSettings,
+    session: Operator,
+    campaign_id: CampaignNumber,
+    wave: Annotated[str, Form(max_length=200)],
+    reason: Reason = "",
+) -> Response:
+    """Open the wave after this one."""
+    question = _question(await _overview(request, session, campaign_id), "promote", wave=wave)
+    action = promote.promote_wave(
+        pool,
+        settings,
+        session.tenant_id,
+        campaign_id,
+        wave,
+        actor=session.key_id,
+        role=session.role,
+        reason=reason.strip() or None,
+    )
+    _, refusal = await _refusable(action)
+    return await _answer(request, campaign_id, refusal or f"{question.verb.removeprefix('Open ')} is open.")
+
+
+@router.post("/release")
+async def release(
+    request: Request,
+    pool: DbPool,
+    settings: ServerSettings,
+    session: Operator,
+    campaign_id: CampaignNumber,
+    segment: Annotated[int, Form(ge=1, le=MAX_COUNT)],
+) -> Response:
+    """Release a segment from quarantine."""
+    action = operations.release_segment(pool, settings, session.tenant_id, campaign_id, segment, actor=session.key_id)
+    _, refusal = await _refusable(action)
+    text = refusal or f"Segment {segment} is released: its devices are sent to again, and its guardrails begin anew."
+    return await _answer(request, campaign_id, text)
