@@ -9,9 +9,10 @@ import httpx2
 import pytest
 
 from rollwave.domain.role import Role
+from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
-from tests.engine import Connection, connect, insert_campaign, subscribed_listener
+from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
 
@@ -342,3 +343,23 @@ async def test_a_list_takes_as_many_statements_for_a_hundred_campaigns_as_for_on
             numbers.append(len(executed))
         assert listed == 61
     assert numbers[0] == numbers[1] > 0
+
+
+async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    devices = [f"dev-{number}" for number in range(1, 5)]
+    campaign = await insert_campaign(host, devices, total_devices=4)
+    path = f"{CAMPAIGNS}/{campaign}"
+    for device, version in zip(devices, ["2.3.0", "2.3.0", "2.2.0", None], strict=True):
+        attributes = {"attributes": {"version": version} if version else {}}
+        assert (await north.put(f"/devices/{device}", json=attributes)).is_success
+    assert (await seen(north, path))["from_versions"] == []
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    known = [{"version": "2.3.0", "devices": 2}, {"version": "2.2.0", "devices": 1}]
+    assert (await seen(north, path))["from_versions"] == known
+    await north.put("/devices/dev-3", json={"attributes": {"version": "9"}})
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
+    [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
+    assert row["from_version"] == "2.3.0"

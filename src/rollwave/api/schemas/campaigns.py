@@ -240,6 +240,9 @@ class ListedCampaign(Campaign):
         description="Least number of further failures that trip its most used guardrail; null: none does, or it ended"
     )
     waves: int = Field(description="Number of its waves; 0: it was not started yet")
+    from_version: str | None = Field(
+        description="The most common version of its devices when it was first sent; null: unknown"
+    )
 
 
 class CampaignList(BaseModel):

@@ -7,7 +7,7 @@
 -- 1.1 times the progress timeout ($5 seconds if the campaign has none); of these, the $6 with the latest deadlines are looked at.
 SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted_devices, c.wave, c.sent, c.policy_revision,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed, c.cancelled_at IS NOT NULL AS cancelled,
-       c.placement ->> 'fault' AS fault, f.version AS firmware_version,
+       c.placement ->> 'fault' AS fault, c.from_versions::text AS from_versions, f.version AS firmware_version,
        c.pending AS "PENDING", c.downloading AS "DOWNLOADING", c.installing AS "INSTALLING",
        c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",
        p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
