@@ -41,7 +41,7 @@ def _facts(document: Mapping[str, Any], snapshot: Any) -> Iterator[tuple[str, ob
         for wave in snapshot.waves:
             until = f" until {moment(wave.until.isoformat())}" if wave.until else ""
             yield "wave", f"{wave.text}{until}, {wave.numbers}"
-    for guardrail in snapshot.guardrails:
+    for guardrail in snapshot.guardrails_to_show:
         yield "guardrail", guardrail.text
     for cause in snapshot.causes:
         yield "failures", cause.text

@@ -124,6 +124,11 @@ class Snapshot:
         return self.status in FINAL
 
     @property
+    def guardrails_to_show(self) -> Sequence[Gauge]:
+        """The guardrails, the most used one first. Of a campaign that is over, only those that have tripped."""
+        return [each for each in self.guardrails if each.tripped or not self.over]
+
+    @property
     def counters_final(self) -> bool:
         """Whether the counters are final."""
         return self.over and sum(self.by_state[each] for each in TERMINAL) == self.total

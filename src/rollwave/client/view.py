@@ -131,7 +131,7 @@ def _wave(wave: WaveLine) -> RenderableType:
 
 
 def _guardrails(snapshot: Snapshot) -> RenderableType | None:
-    shown = snapshot.guardrails[:_LINES_OF_SECTION]
+    shown = snapshot.guardrails_to_show[:_LINES_OF_SECTION]
     if not shown:
         return None
     return _section(
