@@ -117,14 +117,14 @@ async def _campaigns(tenant: Tenant) -> AsyncIterator[dict[str, int]]:
         "name": "each-revision", "threshold": "20%", "min_finished": 5,
         "scope": "segment", "per": ["revision"], "action": "quarantine",
     }  # fmt: skip
-    tolerant = {"guardrails": [{"name": "failures", "threshold": "8%", "min_finished": 40}]}
+    tolerant = {"guardrails": [{"name": "failures", "threshold": "20%", "min_finished": 40}]}
     rules: dict[str, tuple[str, int, dict[str, object]]] = {
         "completed": ("2.1.0 to all pumps", good, {"waves": WAVES, "pace": {"per_minute": 6000}}),
         "aborted": ("2.2.0 to all pumps", bad, {"waves": WAVES, "pace": {"per_minute": 1200}}),
         "quarantined": ("2.2.0, by revision", bad, {"guardrails": [segments], "pace": {"per_minute": 600}}),
         "approval": ("Calibration of the pumps", other, {**tolerant, "waves": APPROVAL, "pace": {"per_minute": 600}}),
-        "running": ("Faster start-up", other, {**tolerant, "waves": WAVES, "pace": {"per_minute": 240}}),
-        "paused": ("Faster start-up, second site", other, {**tolerant, "pace": {"per_minute": 240}}),
+        "running": ("Faster start-up", other, {**tolerant, "waves": WAVES, "pace": {"per_minute": 48}}),
+        "paused": ("Faster start-up, second site", other, {**tolerant, "pace": {"per_minute": 120}}),
         "created": ("Winter fix for all pumps", other, {"waves": WAVES}),
     }
     made: dict[str, int] = {}
