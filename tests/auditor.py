@@ -31,6 +31,10 @@ class Auditor:
         """Check one snapshot."""
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             campaigns = await connection.fetch("SELECT * FROM ota_campaigns")
+            points = await connection.fetch(
+                "SELECT DISTINCT ON (tenant_id, campaign_id) * FROM ota_campaign_points"
+                " ORDER BY tenant_id, campaign_id, at DESC"
+            )
             rows = await connection.fetch(
                 "SELECT tenant_id, campaign_id, device_id, status, attempt, completed_at, failed_before,"
                 " failed_attempt FROM ota_device_status"
@@ -45,7 +49,9 @@ class Auditor:
             if row["status"] == "PENDING" and row["attempt"]:
                 tally["claimed"] = tally.get("claimed", 0) + 1
             self._follow(row)
+        last = {(each["tenant_id"], each["campaign_id"]): each for each in points}
         for campaign in campaigns:
+            self._end_of_series(campaign, last.get((campaign["tenant_id"], campaign["id"])))
             self._compare(campaign, counted.get((campaign["tenant_id"], campaign["id"]), {}))
 
     def _compare(self, campaign: asyncpg.Record, tally: dict[str, int]) -> None:
@@ -67,6 +73,14 @@ class Auditor:
             in_flight = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0) + tally.get("claimed", 0)
             if in_flight > campaign["max_in_flight"]:
                 self.wrong.append(f"campaign {campaign['id']} has {in_flight} in flight")
+
+    def _end_of_series(self, campaign: asyncpg.Record, last: asyncpg.Record | None) -> None:
+        """The series of an ended campaign ends with its counters, once the engine has no more work for it."""
+        over = campaign["status"] == "COMPLETED" or (campaign["status"] == "ABORTED" and campaign["settled_at"])
+        states = "pending", "downloading", "installing", "succeeded", "failed", "skipped"
+        counters = {each: campaign[each] for each in states}
+        if over and last is not None and {each: last[each] for each in states} != counters:
+            self.wrong.append(f"campaign {campaign['id']} counts {counters}, its series ends with {dict(last)}")
 
     def _follow(self, row: asyncpg.Record) -> None:
         key = row["tenant_id"], row["campaign_id"], row["device_id"]

@@ -82,18 +82,27 @@ class Tab:
         return width
 
 
-async def bytes_transferred(tab: Tab, path: str) -> int:
-    """Load a page with an empty cache. Returns the bytes that came over the network: head and body, as compressed."""
+async def bytes_transferred(tab: Tab, path: str) -> dict[str, int]:
+    """Load a page with an empty cache. Returns what came over the network by address: head and body, as compressed."""
     devtools = await tab.page.context.new_cdp_session(tab.page)
-    received: list[float] = []
-    # A stream never finishes loading, and so is not counted.
-    devtools.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    addresses: dict[str, str] = {}
+    received: dict[str, int] = {}
+
+    def answered(event: dict[str, Any]) -> None:
+        addresses[event["requestId"]] = event["response"]["url"].removeprefix(tab.base)
+
+    def finished(event: dict[str, Any]) -> None:
+        if event["requestId"] in addresses:  # A stream never finishes, and so is not counted.
+            received[addresses[event["requestId"]]] = int(event["encodedDataLength"])
+
+    devtools.on("Network.responseReceived", answered)
+    devtools.on("Network.loadingFinished", finished)
     await devtools.send("Network.enable")
     await devtools.send("Network.setCacheDisabled", {"cacheDisabled": True})
     await tab.open(path)
     await tab.page.wait_for_load_state("load")
     await devtools.detach()
-    return int(sum(received))
+    return received
 
 
 @asynccontextmanager

@@ -8,14 +8,31 @@ from typing import Any
 import httpx2
 import pytest
 
+from rollwave.domain.role import Role
+from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
+from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
+from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
+from tests.integration.test_policy_in_force import follow
 
 
 @pytest.fixture
 async def north(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
     async with calling(pool, "north") as client:
         yield client
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def heard(pool: Pool) -> AsyncIterator[None]:
+    async with subscribed_listener(pool):
+        yield
 
 
 async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
@@ -69,3 +86,280 @@ async def test_another_tenants_campaign_is_not_found(north: httpx2.AsyncClient, 
     path = await create_campaign(north)
     async with calling(pool, "south") as south:
         assert_problem(await south.get(f"{path}/overview"), 404, "not-found")
+
+
+async def counted(host: Connection, campaign: int, **columns: Any) -> str:
+    """Set columns of a campaign, and its other counters to zero. Returns its path."""
+    counters = dict.fromkeys(("pending", "downloading", "installing", "succeeded", "failed", "skipped"), 0)
+    row = counters | columns
+    changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(row, start=2))
+    await host.execute(f"UPDATE ota_campaigns SET {changes} WHERE id = $1", campaign, *row.values())
+    return f"{CAMPAIGNS}/{campaign}"
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize(
+    ("columns", "level", "rule", "text"),
+    [
+        (
+            {"pending": 90, "succeeded": 10},
+            "ok",
+            "none",
+            "Running; 10 of 100 devices finished, none failed",
+        ),
+        (
+            {"pending": 90, "succeeded": 94, "failed": 6},
+            "watch",
+            "near_limit",
+            "Guardrail failures: 6 of 100 failed, trips above 10 %: 5 more failures",
+        ),
+        (
+            {"status": "ABORTED", "skipped": 43, "succeeded": 50, "failed": 7},
+            "stop",
+            "tripped",
+            "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is aborted",
+        ),
+        (
+            {"status": "ABORTED", "status_reason": "aborted by an operator", "skipped": 9, "succeeded": 1},
+            "ok",
+            "none",
+            "Aborted by an operator; 1 of 10 devices runs 2.1.0, 9 skipped",
+        ),
+        (
+            {"status": "PAUSED", "status_reason": "paused by an operator", "pending": 5},
+            "ok",
+            "none",
+            "Paused by an operator",
+        ),
+        (
+            {"status": "PAUSED", "status_reason": "abort_threshold 7.0 is not within 0 to 1", "pending": 5},
+            "stop",
+            "held",
+            "Paused by the engine: abort_threshold 7.0 is not within 0 to 1",
+        ),
+        (
+            {"status": "COMPLETED", "succeeded": 9, "failed": 1},
+            "ok",
+            "none",
+            "Completed: 9 of 10 devices run 2.1.0, 1 failed",
+        ),
+    ],
+)
+async def test_the_verdict_follows_the_counters(
+    north: httpx2.AsyncClient, host: Connection, columns: dict[str, Any], level: str, rule: str, text: str
+) -> None:
+    path = await counted(host, await insert_campaign(host, 0), **columns)
+    if columns.get("status") in ("ABORTED", "COMPLETED"):
+        # Rows of ended campaigns are counted, since their counters are no longer compared with them.
+        await host.execute(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status) SELECT c.tenant_id, c.id,"
+            " t.status || n, t.status FROM ota_campaigns c, LATERAL (VALUES ('SUCCESS', succeeded),"
+            " ('FAILED', failed), ('SKIPPED', skipped)) AS t (status, devices), generate_series(1, t.devices) AS n"
+        )
+    assert (await seen(north, path))["headline"] == {"level": level, "rule": rule, "text": text}
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_brake_of_the_tenant_is_in_every_verdict(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    path = await counted(host, await insert_campaign(host, 0), pending=5, downloading=2)
+    freeze = {"name": "year-end", "start": "2020-01-01T00:00:00Z", "end": "2127-01-01T00:00:00Z", "reason": "shops"}
+    async with calling(pool, "north", Role.ADMIN) as admin:
+        assert (await admin.post("/ota/freezes", json=freeze)).status_code == 201
+        frozen = await seen(north, path)
+        assert (await admin.post("/ota/halt", json={"reason": "no boot"})).status_code == 200
+        halted = await seen(north, path)
+    assert frozen["headline"] == {
+        "level": "watch",
+        "rule": "frozen",
+        "text": "Stopped by the freeze year-end until 2127-01-01 00:00 UTC: shops; 2 in progress carry on",
+    }
+    assert [each["name"] for each in halted["stopped_by"]] == ["halt", "year-end"]
+    assert halted["headline"] == {
+        "level": "stop",
+        "rule": "halted",
+        "text": "All sending is halted: no boot; 2 in progress carry on",
+    }
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_quarantined_segment_is_named_and_comes_first(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    sent = await Sent.start(pool, host, BY_REVISION, segments=[{"revision": "A"}, {"revision": "B"}])
+    good, bad = await sent.send(40, segment=1), await sent.send(20, segment=2)
+    await sent.report(good[:20], "SUCCESS")
+    await sent.report(bad[:12], "FAILED")
+    assert await sent.quarantined() == [2]
+    found = await seen(north, f"{CAMPAIGNS}/{sent.id}")
+    assert (found["headline"]["level"], found["headline"]["rule"]) == ("watch", "quarantined")
+    assert found["headline"]["text"].startswith("Guardrail boots, revision=B, tripped: ")
+    assert [(each["labels"], each["quarantined"]) for each in found["segments"]] == [
+        ({"revision": "B"}, True),
+        ({"revision": "A"}, False),
+    ]
+    [guardrail] = found["guardrails"]
+    assert (guardrail["group"], guardrail["tripped"], guardrail["used"]) == ("revision=B", True, 1.0)
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_guardrail_over_its_limit_is_told_before_it_may_trip(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    sent = await Sent.start(pool, host, SEQUENTIAL | {"min_finished": 50})
+    await sent.report((await sent.send(40))[:12], "FAILED")
+    found = await seen(north, f"{CAMPAIGNS}/{sent.id}")
+    assert (found["headline"]["level"], found["headline"]["rule"]) == ("watch", "over_limit")
+    assert found["headline"]["text"].startswith("Boots: 12 of 12 failed, at least ")
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_trip_of_an_ended_campaign_stays_in_the_list(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    """Of ended campaigns, the list reads guardrails in short."""
+    sent = await Sent.start(pool, host, SEQUENTIAL, SEQUENTIAL | {"name": "other", "codes": ["E_OTHER"]})
+    await sent.report((await sent.send(40))[:12], "FAILED")
+    assert await sent.status() == "ABORTED"
+    found = await seen(north, f"{CAMPAIGNS}/{sent.id}")
+    assert found["headline"]["rule"] == "tripped"
+    assert [(each["name"], each["tripped"]) for each in found["guardrails"]] == [("boots", True), ("other", False)]
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize(
+    ("state", "rule", "waits_for", "role"),
+    [
+        ("awaiting_approval", "approval", "approval", "approver"),
+        ("soaking", "none", "soak", "approver"),
+        ("failed", "gate_failed", "gate", "approver"),
+    ],
+)
+async def test_the_gate_of_the_present_wave_is_in_the_verdict(
+    north: httpx2.AsyncClient, host: Connection, state: str, rule: str, waits_for: str, role: str
+) -> None:
+    campaign = await insert_campaign(host, 0)
+    gate = {"soak": "2h", "approval": True}
+    await follow(host, campaign, {"waves": [{"name": "canary", "size": 5, "gate": gate}, {"name": "rest"}]})
+    path = await counted(host, campaign, succeeded=5, pending=95, placed_revision=1)
+    await host.execute(
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name, size, state, since, soak_from)"
+        " VALUES ('north', $1, 0, 'canary', 5, $2, now(), '2127-01-01'),"
+        " ('north', $1, 1, 'rest', 95, 'waiting', now(), NULL)",
+        *(campaign, state),
+    )
+    found = await seen(north, path)
+    wave = found["waves"][0]
+    assert found["headline"]["rule"] == rule
+    assert (wave["waits_for"], wave["needs_role"]) == (waits_for, role)
+    if state == "soaking":
+        assert found["headline"]["text"].startswith("Wave canary soaks until 2127-01-01 02:00 UTC; ")
+
+
+class TestSilence:
+    """No report for ten minutes, by the series of counters and by devices in progress."""
+
+    async def rule(self, north: httpx2.AsyncClient, host: Connection, idle_until: str, **columns: Any) -> str:
+        """The rule that holds, if devices have been in progress since that time."""
+        campaign = await insert_campaign(host, 2)
+        path = await counted(host, campaign, **{"pending": 3, "downloading": 2} | columns)
+        await host.execute(
+            "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1,"
+            " due_at = now() + interval '30 min'"
+        )
+        await host.execute(
+            "INSERT INTO ota_campaign_points (tenant_id, campaign_id, at, pending, downloading, installing, succeeded,"
+            " failed, skipped) SELECT 'north', $1, now() - p.ago, 3, p.devices, 0, 0, 0, 0"
+            " FROM (VALUES (interval '3 h', 0), ($2::text::interval, 0), (interval '5 s', 2)) AS p (ago, devices)",
+            *(campaign, idle_until),
+        )
+        found = await seen(north, path)
+        rule: str = found["headline"]["rule"]
+        return rule
+
+    @pytest.mark.usefixtures("heard")
+    async def test_after_ten_minutes(self, north: httpx2.AsyncClient, host: Connection) -> None:
+        assert await self.rule(north, host, "11 min") == "silent"
+
+    @pytest.mark.usefixtures("heard")
+    async def test_not_before(self, north: httpx2.AsyncClient, host: Connection) -> None:
+        assert await self.rule(north, host, "9 min") == "none"
+
+    @pytest.mark.usefixtures("heard")
+    async def test_not_if_a_device_got_further(self, north: httpx2.AsyncClient, host: Connection) -> None:
+        assert await self.rule(north, host, "2 h", succeeded=1) == "none"
+
+    @pytest.mark.usefixtures("heard")
+    async def test_not_if_a_device_in_progress_has_reported(self, north: httpx2.AsyncClient, host: Connection) -> None:
+        campaign = await insert_campaign(host, 2)
+        path = await counted(host, campaign, pending=3, downloading=2)
+        await host.execute(
+            "INSERT INTO ota_campaign_points (tenant_id, campaign_id, at, pending, downloading, installing, succeeded,"
+            " failed, skipped) VALUES ('north', $1, now() - interval '2 h', 3, 0, 0, 0, 0, 0)",
+            campaign,
+        )
+        reported = (
+            "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, heard_attempt = 1,"
+            " due_at = now() + 1.1 * interval '30 min' - $1::text::interval"
+        )
+        await host.execute(reported, "11 min")
+        assert (await seen(north, path))["headline"]["text"] == "No report for 11 min: 2 devices are in progress"
+        await host.execute(reported, "1 min")
+        assert (await seen(north, path))["headline"]["rule"] == "none"
+
+    @pytest.mark.usefixtures("heard")
+    async def test_unknown_without_the_series(self, north: httpx2.AsyncClient, host: Connection) -> None:
+        path = await counted(host, await insert_campaign(host, 0), pending=3, downloading=2)
+        assert (await seen(north, path))["headline"]["rule"] == "none"
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_campaign_that_is_not_counted_yet_has_a_verdict(north: httpx2.AsyncClient, host: Connection) -> None:
+    campaign = await insert_campaign(host, 4, total_devices=4)
+    found = (await north.get(CAMPAIGNS)).json()["campaigns"]
+    assert [(each["id"], each["devices"]["PENDING"], each["headline"]["level"]) for each in found] == [
+        (campaign, 4, "ok")
+    ]
+
+
+async def test_a_list_takes_as_many_statements_for_a_hundred_campaigns_as_for_one(pool: Pool, host: Connection) -> None:
+    executed: list[str] = []
+
+    def note(found: Any) -> None:
+        executed.append(found.query)
+
+    async with calling(pool, "north") as client:
+        numbers, listed = [], 0
+        for more in (1, 60):
+            for _ in range(more):
+                campaign = await insert_campaign(host, 0)
+                await follow(host, campaign, {"guardrails": [SEQUENTIAL]})
+            await client.get(CAMPAIGNS)
+            executed.clear()
+            async with pool.acquire() as connection:
+                connection.add_query_logger(note)
+            listed = len((await client.get(CAMPAIGNS)).json()["campaigns"])
+            numbers.append(len(executed))
+        assert listed == 61
+    assert numbers[0] == numbers[1] > 0
+
+
+async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    devices = [f"dev-{number}" for number in range(1, 5)]
+    campaign = await insert_campaign(host, devices, total_devices=4)
+    path = f"{CAMPAIGNS}/{campaign}"
+    for device, version in zip(devices, ["2.3.0", "2.3.0", "2.2.0", None], strict=True):
+        attributes = {"attributes": {"version": version} if version else {}}
+        assert (await north.put(f"/devices/{device}", json=attributes)).is_success
+    assert (await seen(north, path))["from_versions"] == []
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    known = [{"version": "2.3.0", "devices": 2}, {"version": "2.2.0", "devices": 1}]
+    assert (await seen(north, path))["from_versions"] == known
+    await north.put("/devices/dev-3", json={"attributes": {"version": "9"}})
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
+    [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
+    assert row["from_version"] == "2.3.0"

@@ -13,6 +13,7 @@ from rollwave.domain.overview import texts
 from rollwave.domain.overview import waves as waves_of
 from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.brakes import StoppedBy
+from rollwave.domain.overview.from_versions import from_versions, most_common
 from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
@@ -221,3 +222,16 @@ def test_durations(seconds: float, text: str) -> None:
 def test_numbers_and_shares() -> None:
     assert (texts.many(1, "device"), texts.many(1200, "device")) == ("1 device", "1,200 devices")
     assert (texts.percent(0.1228), texts.percent(0), texts.percent(1)) == ("12.3 %", "0 %", "100 %")
+
+
+def test_versions_are_counted_in_a_sample_and_estimated_for_all_devices() -> None:
+    sample = ["2.3.0"] * 6 + ["2.2.0"] * 2 + ["1.0", "0.9", None, ""]
+    counted = most_common(sample)
+    assert counted == [("2.3.0", 6), ("2.2.0", 2), ("0.9", 1)]
+    shown = from_versions({"devices": len(sample), "versions": counted}, 120)
+    assert [(each["version"], each["devices"]) for each in shown] == [("2.3.0", 60), ("2.2.0", 20), ("0.9", 10)]
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"devices": 0, "versions": []}, {"devices": 5}, {"devices": "x"}])
+def test_versions_that_are_unknown_or_unreadable_are_none(stored: Any) -> None:
+    assert from_versions(stored, 120) == []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,8 +31,22 @@ def causes(
     """
     with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/causes", by=by)
-    columns: dict[str, Column] = {"DEVICES": "devices", "CAUSE": "text"}
+    columns: dict[str, Column] = {
+        "DEVICES": "devices",
+        "FAILURE": _failure,
+        "LABEL": "label",
+        "FROM VERSION": "from_version",
+    }
     print_page(answer, output, "causes", columns, empty="No device has failed.", name="text")
+    if output is Format.TABLE and answer["text"]:
+        complain(answer["text"])
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    if row["code"] is not None:
+        return str(row["code"])
+    reason = (row["reason"] or "no code").replace("_", " ")
+    return f"{reason}: {row['message']}" if row["message"] else reason
 
 
 @over_api

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from rollwave.console import errors, static_files
 from rollwave.console.addresses import HOME
 from rollwave.console.campaign_list import CampaignLists
+from rollwave.console.compression import Compressed
 from rollwave.console.pages import environment
 from rollwave.console.routes import (
     brakes,
@@ -54,7 +55,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
 
     app.add_api_route(PATH, to_campaigns, include_in_schema=False)
     app.add_api_route("/favicon.ico", favicon, include_in_schema=False)
-    app.mount(PATH, SecurityHeaders(console))
+    app.mount(PATH, SecurityHeaders(Compressed(console)))
     return console
 
 

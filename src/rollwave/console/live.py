@@ -11,6 +11,7 @@ from jinja2 import Environment
 
 from rollwave.api.live.news import Snapshot
 from rollwave.api.live.stream import event
+from rollwave.console.formats import visible
 from rollwave.console.pages import Can
 from rollwave.domain.role import Role
 from rollwave.store.moments import Document
@@ -62,11 +63,11 @@ def stream_id(snapshot: Snapshot, role: Role) -> str:
 
 def title(overview: Mapping[str, Any]) -> str:
     """The title of a campaign's page: what a person must see on a tab."""
-    name = overview["name"] or f"campaign {overview['campaign_id']}"
+    name = visible(overview["name"] or f"campaign {overview['campaign_id']}")
     headline = overview["headline"]
     lead = _LEADS.get(headline["level"])
     if lead is not None:
-        return f"{lead}{headline['text']} · {name}"
+        return f"{lead}{visible(headline['text'])} · {name}"
     share = int(100 * overview["finished_share"])
     return f"{share} % · {name}"
 

@@ -24,6 +24,10 @@ HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
 }
 
+_OF_ASSETS = frozenset({"Cross-Origin-Resource-Policy", "X-Content-Type-Options"})
+"""The headers that mean something for scripts and styles. A page loads fifteen of them, so the others are left out."""
+_ASSETS = ("text/css", "text/javascript")
+
 
 class SecurityHeaders:
     """Wraps the console's application. Answers that say nothing about caching are not stored."""
@@ -38,8 +42,10 @@ class SecurityHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                is_asset = headers.get("Content-Type", "").startswith(_ASSETS)
                 for name, value in HEADERS.items():
-                    headers[name] = value
+                    if not is_asset or name in _OF_ASSETS:
+                        headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
                 headers["X-Request-Id"] = request_id
             await send(message)

@@ -12,6 +12,7 @@ from rollwave.domain.overview import waves as waves_of
 from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
+from rollwave.domain.overview.from_versions import from_versions
 from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
 from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
@@ -32,6 +33,9 @@ from rollwave.store.page import Page
 
 EVENTS_SHOWN = 20
 """Number of the last events in the overview."""
+
+MOST_CLAIMED_READ = 1000
+"""Maximum number of claimed devices that the overview looks at for what they wait for: it is read every second."""
 
 
 async def campaigns(
@@ -83,7 +87,7 @@ async def overview(
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
-        waiting = await explain.count_devices(connection, row, settings, shown=shown)
+        waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
         failed = shown["status_breakdown"]["FAILED"]
         top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
@@ -103,7 +107,9 @@ async def _read(
         raise campaign_table.missing(campaign_id)
     counted = {each["number"]: each for each in shown["waves"]}
     waves = [each | counted.get(each["number"], {}) for each in found[campaign_id].waves]
-    return shown, replace(found[campaign_id], waves=waves)
+    total = sum(shown["status_breakdown"].values())
+    versions = from_versions(found[campaign_id].from_versions, total)
+    return shown | {"from_versions": versions}, replace(found[campaign_id], waves=waves)
 
 
 def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
@@ -161,6 +167,7 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "failure_rate": facts.devices.failure_rate,
         "trips_after": None if closest is None or facts.ended else closest.trips_after,
         "waves": len(facts.waves),
+        "from_version": next((each["version"] for each in from_versions(found.from_versions, 1)), None),
     }
 
 
@@ -174,7 +181,7 @@ def _document(
         "as_of": waiting.as_of,
         **{name: shown[name] for name in copied},
         "version": shown["firmware_version"],
-        "from_versions": [],
+        "from_versions": shown["from_versions"],
         "headline": headline(facts).to_json(),
         "devices": devices.to_json(),
         "finished_share": devices.finished_share,

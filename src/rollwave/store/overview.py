@@ -36,7 +36,7 @@ class CampaignFacts:
     ``stopped_by`` and ``guardrails``: as the API shows them; ``guardrails`` of an ended campaign only if they tripped,
     in a list of several campaigns. ``worst``: the segments that fail most, of all ``segments``. ``heard_slots``: the
     listener slots whose reports are received. ``document``: the policy document in force; None: there is none, or it
-    cannot be read.
+    cannot be read. ``from_versions``: as ``domain.overview.from_versions`` reads it; None: not looked at yet.
     """
 
     row: Mapping[str, Any]
@@ -49,6 +49,7 @@ class CampaignFacts:
     segments: int
     heard_slots: frozenset[int]
     document: PolicyDocument | None
+    from_versions: Mapping[str, Any] | None
 
 
 async def facts(
@@ -106,6 +107,7 @@ def _read(row: asyncpg.Record, in_force: DocumentInForce, guardrails: Sequence[D
         row["segments"],
         frozenset(row["heard_slots"]),
         in_force.document,
+        json.loads(row["from_versions"]) if row["from_versions"] else None,
     )
 
 

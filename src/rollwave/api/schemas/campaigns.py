@@ -234,12 +234,15 @@ class ListedCampaign(Campaign):
 
     headline: Headline
     devices: Devices
-    finished_share: float = Field(description="Share of its devices in a final state, 0 to 1")
+    finished_share: float = Field(description="Share of its devices that have succeeded or failed, 0 to 1")
     failure_rate: float = Field(description="Share of failed devices among the finished ones, 0 to 1")
     trips_after: int | None = Field(
         description="Least number of further failures that trip its most used guardrail; null: none does, or it ended"
     )
     waves: int = Field(description="Number of its waves; 0: it was not started yet")
+    from_version: str | None = Field(
+        description="The most common version of its devices when it was first sent; null: unknown"
+    )
 
 
 class CampaignList(BaseModel):

@@ -37,7 +37,7 @@ class FromVersion(BaseModel):
     """A firmware version that devices of the campaign came from."""
 
     version: str
-    devices: int
+    devices: int = Field(description="Estimated from a sample of at most 500 devices")
 
 
 class OverviewWave(BaseModel):
@@ -133,11 +133,13 @@ class Overview(BaseModel):
     status: CampaignStatus
     status_reason: str | None
     version: str | None = Field(description="Version of the firmware")
-    from_versions: list[FromVersion] = Field(description="Versions of its devices before it, the most common first")
+    from_versions: list[FromVersion] = Field(
+        description="The three most common versions of its devices when it was first sent; empty: unknown"
+    )
     headline: Headline
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
     devices: Devices
-    finished_share: float = Field(description="Share of its devices in a final state, 0 to 1")
+    finished_share: float = Field(description="Share of its devices that have succeeded or failed, 0 to 1")
     failure_rate: float = Field(description="Share of failed devices among the finished ones, 0 to 1")
     rate_per_minute: float | None = Field(description="Devices that finish per minute; null: unknown")
     waves: list[OverviewWave] = Field(description="Empty until the campaign is first started")

@@ -102,8 +102,9 @@ export class Chart {
 
   #span(data) {
     const first = Date.parse(this.#data.points[0].at) / 1000;
-    const last = Math.max(Date.parse(this.#data.points.at(-1).at) / 1000, first + 60);
-    if (!this.#data.forecast?.latest && this.#box.dataset.final === "true") return [first, last];
+    const end = Date.parse(this.#data.points.at(-1).at) / 1000;
+    if (this.#box.dataset.final === "true") return [first, Math.max(end, first + 1)];
+    const last = Math.max(end, first + 60);
     const farthest = data[0].at(-1);
     return [first, Math.min(farthest, first + 3 * (last - first))]; // what lies ahead takes two thirds at most
   }
@@ -147,12 +148,13 @@ export class Chart {
   #markers(plot) {
     const { ctx, bbox } = plot;
     const scale = devicePixelRatio;
-    let free = -Infinity;
+    const taken = []; // no text over another one: they are all in the list of events, and a trip goes first
     ctx.save();
     ctx.font = `${11 * scale}px system-ui, sans-serif`;
     ctx.textBaseline = "bottom";
     ctx.textAlign = "left";
-    for (const each of this.#data.markers ?? []) {
+    const urgent = (each) => (each.kind === "trip" ? 0 : 1);
+    for (const each of [...(this.#data.markers ?? [])].sort((a, b) => urgent(a) - urgent(b))) {
       const x = plot.valToPos(Date.parse(each.at) / 1000, "x", true);
       if (x < bbox.left - 1 || x > bbox.left + bbox.width) continue;
       const trip = each.kind === "trip";
@@ -166,9 +168,9 @@ export class Chart {
       const text = each.text.replace(/\.$/, "");
       const wide = ctx.measureText(text).width;
       const left = Math.max(bbox.left, Math.min(x, bbox.left + bbox.width - wide));
-      if (left < free) continue; // no text over another one: they are all in the list of events
+      if (taken.some(([from, to]) => left < to && left + wide > from)) continue;
       ctx.fillText(text, left, bbox.top - 4 * scale);
-      free = left + wide + 8 * scale;
+      taken.push([left - 8 * scale, left + wide + 8 * scale]);
     }
     ctx.restore();
   }

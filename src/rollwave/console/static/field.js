@@ -38,7 +38,7 @@ export function share(counts, cells) {
 export class DeviceField {
   #box; #canvas; #read; #root; #states = new Uint8Array(0); #base = new Uint8Array(0); #differs = 0;
   #generation = ""; #sequence = 0; #plan = null; #image = null; #tiles = []; #dirty = new Set(); #frame = 0; #cursor = -1; #mark = null;
-  #waiting = []; #loading = false; #asked = 0;
+  #waiting = []; #loading = false; #asked = 0; #total = []; #said = 0;
 
   /** `root` receives the events of the stream, and is told how many devices differ from the table. */
   constructor(box, root) {
@@ -46,7 +46,6 @@ export class DeviceField {
     this.#canvas = box.querySelector("canvas");
     this.#read = document.getElementById("field-read");
     root.addEventListener("rollwave:field", (event) => this.#changes(event.detail));
-    root.addEventListener("rollwave:changed", (event) => event.detail.name === "statebar" && this.#summary());
     new ResizeObserver(() => this.resize()).observe(box);
     onTheme(() => this.#layout());
     this.#canvas.addEventListener("keydown", (event) => this.#key(event));
@@ -77,6 +76,8 @@ export class DeviceField {
       this.#sequence = Number(answer.headers.get("Rollwave-Sequence"));
       const first = this.#base.length === 0;
       this.#states = states;
+      this.#total = [0, 0, 0, 0, 0, 0];
+      for (const each of states) this.#total[each] += 1;
       if (first || this.#base.length !== states.length) this.remember();
       const waiting = this.#waiting;
       this.#waiting = [];
@@ -98,6 +99,8 @@ export class DeviceField {
     for (const [first, count, state] of runs) {
       for (let at = first; at < Math.min(first + count, this.#states.length); at += 1) {
         const before = this.#states[at] !== this.#base[at];
+        this.#total[this.#states[at]] -= 1;
+        this.#total[state] += 1;
         this.#states[at] = state;
         this.#differs += Number(state !== this.#base[at]) - Number(before);
         if (this.#plan) this.#dirty.add(this.#plan.single ? at : this.#row(at));
@@ -105,6 +108,7 @@ export class DeviceField {
     }
     this.#announce();
     this.#soon();
+    this.#said ||= setTimeout(() => { this.#said = 0; this.#summary(); }, 1000);
   }
 
   #announce() {
@@ -173,8 +177,7 @@ export class DeviceField {
   }
 
   #summary() {
-    const counts = [0, 0, 0, 0, 0, 0];
-    for (const each of this.#states) counts[each] += 1;
+    const counts = this.#total;
     const parts = ORDER.filter((state) => counts[state]).map((state) => `${said(counts[state])} ${WORDS[state]}`);
     this.#canvas.setAttribute("aria-label", `${said(this.#states.length)} devices in the order of sending: ${parts.join(", ")}`);
   }

@@ -21,6 +21,7 @@ from rollwave.engine.upkeep import deadlines, schedule, standing, waves
 from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
 from rollwave.engine.upkeep.deadlines import Noted
+from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.engine.upkeep.timeline import Timeline
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -64,6 +65,7 @@ class Upkeep:
         self._settings = settings
         self._counters = Counters(pool, settings)
         self._timeline = Timeline(settings)
+        self._from_versions = FromVersions(pool)
 
     async def look_after(self, ref: CampaignRef) -> Look:
         """Do what the campaign needs now, if anything.
@@ -76,6 +78,7 @@ class Upkeep:
             look = await self._look(ref, devices=await self._counters.count(ref))
         if look.to_verify and await self._counters.verify(ref):
             look = await self._look(ref, verified=look.to_verify)
+        await self._from_versions.note(ref, being_targeted=look.being_targeted)
         return look
 
     async def _look(self, ref: CampaignRef, *, verified: Outlook | None = None, devices: int | None = None) -> Look:

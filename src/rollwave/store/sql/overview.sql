@@ -7,7 +7,7 @@
 -- 1.1 times the progress timeout ($5 seconds if the campaign has none); of these, the $6 with the latest deadlines are looked at.
 SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted_devices, c.wave, c.sent, c.policy_revision,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed, c.cancelled_at IS NOT NULL AS cancelled,
-       c.placement ->> 'fault' AS fault, f.version AS firmware_version,
+       c.placement ->> 'fault' AS fault, c.from_versions::text AS from_versions, f.version AS firmware_version,
        c.pending AS "PENDING", c.downloading AS "DOWNLOADING", c.installing AS "INSTALLING",
        c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",
        p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
@@ -25,14 +25,15 @@ SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted
        CASE WHEN c.policy_revision IS NOT NULL AND c.status IN ('RUNNING', 'PAUSED') THEN
            (SELECT jsonb_agg(jsonb_build_object('number', s.number, 'labels', s.labels, 'waiting', s.waiting, 'in_flight', s.in_flight,
                                                 'succeeded', s.succeeded, 'failed', s.failed, 'quarantined', s.quarantined))::text
-            FROM (SELECT g.number, g.labels, g.quarantined_at IS NOT NULL AS quarantined, sum(l.waiting) AS waiting,
-                         sum(l.in_flight) AS in_flight, sum(l.succeeded) AS succeeded, sum(l.failed) AS failed
+            FROM (SELECT g.number, g.labels, g.quarantined_at IS NOT NULL AS quarantined, COALESCE(sum(l.waiting), 0) AS waiting,
+                         COALESCE(sum(l.in_flight), 0) AS in_flight, COALESCE(sum(l.succeeded), 0) AS succeeded,
+                         COALESCE(sum(l.failed), 0) AS failed
                   FROM ota_campaign_segments g
-                  JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = c.id AND l.segment = g.number
+                  LEFT JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = c.id AND l.segment = g.number
                   WHERE g.tenant_id = $1 AND g.campaign_id = c.id AND g.labels <> '{}'
                   GROUP BY g.number, g.labels, g.quarantined_at
                   ORDER BY g.quarantined_at IS NULL,
-                           sum(l.failed)::float8 / GREATEST(sum(l.in_flight + l.succeeded + l.failed), 1) DESC, g.number
+                           COALESCE(sum(l.failed), 0)::float8 / GREATEST(sum(l.in_flight + l.succeeded + l.failed), 1) DESC, g.number
                   LIMIT $4) AS s) END AS worst,
        (SELECT count(*)::int FROM ota_campaign_segments g WHERE g.tenant_id = $1 AND g.campaign_id = c.id) AS segments,
        CASE WHEN c.status IN ('RUNNING', 'PAUSED') AND c.downloading + c.installing > 0 THEN
