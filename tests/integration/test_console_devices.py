@@ -11,13 +11,13 @@ from urllib.parse import urlencode
 
 import httpx2
 import pytest
+from tests.console_client import signed_in, submit
 
 from rollwave.domain.role import Role
 from rollwave.engine import new_campaign, operations
 from rollwave.store import access, devices, firmware
 from rollwave.store.database import Pool
 from rollwave.store.new_campaigns import NewCampaign
-from tests.console_client import signed_in, submit
 
 HOSTILE = "<script>alert(1)<"
 ESCAPES = "\x1b[31mred\u202e"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from tests.console_client import signed_in, token
 
 from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.problems import parse
@@ -17,7 +18,6 @@ from rollwave.engine import policies
 from rollwave.settings import Settings
 from rollwave.store import access, devices, firmware, stored_policies, views
 from rollwave.store.database import Pool
-from tests.console_client import signed_in, token
 
 PAGE = "/console/campaigns/new"
 TWO_GUARDRAILS = "guardrails: [{name: a, threshold: 1%}, {name: b, threshold: 2%}]"
