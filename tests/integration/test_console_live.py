@@ -29,6 +29,7 @@ async def test_panels_that_changed_are_sent_once_for_each_role(pool: Pool) -> No
         await log_in(operator, keys[Role.OPERATOR])
         await log_in(viewer, keys[Role.VIEWER])
         async with following(operator, f"{page}/live") as of_operator, following(viewer, f"{page}/live") as of_viewer:
+            token = ""
             for stream, may_start in ((of_operator, True), (of_viewer, False)):
                 panels = {}
                 while (event := await stream.next()) is not None and event.name == "panel":

@@ -85,7 +85,7 @@ async def test_a_thousand_streams_cost_one_read_a_tick(pool: Pool) -> None:
         ticks = (time.monotonic() - began) / hub.tick
         reads = sum(each == "COMMIT" for each in statements)
         assert reads <= ticks + 1
-        waiting = [asyncio.create_task(anext(each)) for each in iterators]  # type: ignore[arg-type]
+        waiting = [asyncio.ensure_future(anext(each)) for each in iterators]
         async with calling(pool) as client:
             await client.post(f"/ota/campaigns/{campaign}/start")
         news: list[Any] = await asyncio.wait_for(asyncio.gather(*waiting), SECONDS)
