@@ -56,6 +56,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=4.0,
         help="seconds that faults of chaos tests last, at least",
     )
+    parser.addoption(
+        "--renew-screens",
+        action="store_true",
+        help="write the files that screens of the command line are compared with",
+    )
 
 
 @pytest.fixture

@@ -22,13 +22,16 @@ from tests.support import eventually, free_port, psql, rollwave, rollwave_runnin
 COMMANDS = (
     ["demo"],
     ["halt"],
+    ["search"],
+    ["init"],
+    *(["context", each] for each in ("add", "use", "list", "show", "remove")),
     *(["freeze", each] for each in ("add", "list", "remove")),
     ["migrate"],
     ["serve"],
     ["worker"],
     ["doctor"],
     ["fleet"],
-    *(["device", each] for each in ("run", "list")),
+    *(["device", each] for each in ("run", "list", "show")),
     *(["apikey", each] for each in ("create", "list", "revoke")),
     *(["quarantine", each] for each in ("list", "clear")),
     *(["policy", each] for each in ("check", "schema", "show", "edit", "diff", "list", "store", "delete")),
@@ -38,7 +41,10 @@ COMMANDS = (
         ["campaign", each]
         for each in ("create", "list", "show", "start", "pause", "abort", "cancel", "retry", "devices", "watch")
     ),
-    *(["campaign", each] for each in ("waiting", "explain", "promote", "segments", "release")),
+    *(
+        ["campaign", each]
+        for each in ("waiting", "explain", "causes", "timeline", "report", "promote", "segments", "release")
+    ),
 )
 """Every command, as a list of words."""
 
@@ -57,10 +63,12 @@ def _commands(command: Any, *words: str) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_help_and_refuses_unknown_flags(words: list[str]) -> None:
+def test_every_command_has_help_with_an_example_and_refuses_unknown_flags(words: list[str]) -> None:
     explained = CliRunner().invoke(app, [*words, "--help"])
     assert explained.exit_code == 0
     assert f"Usage: rollwave {' '.join(words)}" in explained.stdout
+    shown = explained.stdout.partition("Examples")[2]
+    assert f"rollwave {' '.join(words)}" in " ".join(shown.split()), "the help has no example"
     mistaken = CliRunner().invoke(app, [*words, "--nope"])
     assert (mistaken.exit_code, mistaken.stdout) == (2, "")
 

@@ -79,11 +79,14 @@ async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: In
     create = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all"]
     tried = north.run(*create, "--policy", str(file), "--dry-run")
     assert tried.stdout == POLICY
-    assert tried.stderr.splitlines() == [
-        "devices by wave: canary 1, rest 0; 1 segment",
-        "up to 1 device is sent to before a guardrail acts",
+    assert tried.stderr.splitlines()[-5:] == [
+        "  1. canary  1 devices  100.0 %",
+        "  2. rest    0 devices    0.0 %",
+        "Guardrails and windows judge 1 segment of devices.",
+        "Up to 1 device is sent to before a guardrail acts.",
+        "Nothing was created.",
     ]
-    assert "No campaigns" in north.do("campaign", "list"), "a dry run creates none"
+    assert north.do("campaign", "list", "-o", "name") == "", "a dry run creates none"
     north.do(*create, "--policy", str(file))
     north.do("policy", "store", "night", str(file))
     assert north.do("policy", "show", "1") == north.do("policy", "show", "night") == POLICY

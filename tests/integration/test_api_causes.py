@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from rollwave.domain.overview.causes import By
 from rollwave.engine import causes
 from rollwave.store.database import Pool, tenant_transaction
 from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
@@ -179,7 +180,7 @@ async def test_many_failures_are_sampled(pool: Pool, north: httpx2.AsyncClient) 
         " WHERE device_id < 'd-010'"
     )
     async with tenant_transaction(pool, "north") as connection:
-        found = await causes.read(connection, "north", number_of(path), causes.By(best_label=False), limit=10)
+        found = await causes.read(connection, "north", number_of(path), By(best_label=False), limit=10)
     assert (found.failed, found.read, found.text) == (30, 10, "of the last 10 of 30 failures")
     assert [each.code for each in found.found] == ["E_LATE"]
 

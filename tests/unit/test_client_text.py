@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from rollwave.client.text import visible
-from rollwave.client.view import Bar
 from rollwave.domain.overview.texts import duration
 
 
@@ -39,10 +35,3 @@ def test_escaped_text_contains_no_control_character(text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (42.4, "42 s"), (170, "3 min"), (7500, "2 h 05")])
 def test_durations_are_shown_in_plain_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=6))
-def test_a_progress_bar_always_fills_its_width(counts: list[int]) -> None:
-    console = Console(width=40, file=io.StringIO(), record=True, force_terminal=True)
-    console.print(Bar([(count, "green") for count in counts]))
-    assert len(console.export_text().rstrip("\n")) == (40 if sum(counts) else 0)

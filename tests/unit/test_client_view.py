@@ -1,266 +1,165 @@
-"""How a campaign is shown to an operator."""
+"""How a campaign is drawn for an operator, from the server's overview."""
 
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
+from rollwave.client.bars import Bar, Sparkline, StateBar, gauge, shared_out
 from rollwave.client.events import Event
 from rollwave.client.follow import Look
-from rollwave.client.progress import Meter, Snapshot
-from rollwave.client.view import campaign, guardrail, in_one_line
+from rollwave.client.progress import Snapshot, WaveLine, counts
+from rollwave.client.timeline import Timeline
+from rollwave.client.view import Campaign, around_the_present, in_one_line
+from rollwave.domain.execution import ExecutionStatus
 
-DOCUMENT: dict[str, Any] = {
-    "id": 7,
+OVERVIEW: dict[str, Any] = {
+    "campaign_id": 7,
     "name": "[bold]spring\x1b[2J",
     "status": "RUNNING",
-    "firmware_version": "2.1.0",
-    "status_breakdown": {"SUCCESS": 47, "FAILED": 3, "PENDING": 50},
-    "abort_threshold": 0.1,
-    "abort_min_completed": 1,
-    "wave": 1,
+    "status_reason": None,
+    "version": "2.4.1",
+    "from_versions": [{"version": "2.3.0", "devices": 90}],
+    "headline": {"level": "watch", "text": "Guardrail boots: 3 more failures"},
+    "devices": {"total": 100, "SUCCESS": 47, "FAILED": 3, "PENDING": 50},
+    "rate_per_minute": 5.25,
+    "forecast": {"text": "done between 14:10 and 14:40 UTC"},
     "waves": [
-        {"number": 0, "name": "canary", "state": "passed"},
-        {"number": 1, "name": "rest", "state": "open"},
+        {"name": "canary", "size": 10, "sent": 10, "succeeded": 9, "failed": 1, "state": "passed", "needs_role": None,
+         "text": "canary (1 of 2): passed", "number": 0},
+        {"name": "rest", "size": 90, "sent": 40, "succeeded": None, "failed": None, "state": "awaiting_approval",
+         "text": "rest (2 of 2): waits for an approval", "number": 1, "needs_role": "approver"},
     ],
-}
+    "guardrails": [{"used": 0.6, "tripped": False, "text": "boots: 3 of 50 failed"}],
+    "causes": [{"devices": 3, "text": "E_BOOT · revision B: 3 devices"}],
+    "waiting": [{"devices": 50, "text": "wave rest waits for an approval"}],
+}  # fmt: skip
 
 
-TRIPPED: dict[str, Any] = {
-    "of": 25,
-    "rule": {},
-    "value": 0.36,
-    "action": "quarantine",
-    "failed": 9,
-    "devices": [],
-    "guardrail": "boots",
-}
+def look(**changes: object) -> Look:
+    document = OVERVIEW | changes
+    return Look(document, Snapshot.read(document), [], Timeline(recent=[0.0, 1.0, 4.0]))
 
 
-def drawn(causes: Counter[str], **changes: object) -> str:
-    document = DOCUMENT | changes
-    snapshot = Snapshot.read(document)
-    meter = Meter()
-    meter.see(0.0, Snapshot.read(document | {"status_breakdown": {"PENDING": 100}}))
-    meter.see(10.0, snapshot)
-    console = Console(width=90, record=True, file=io.StringIO(), force_terminal=True)
-    console.print(campaign(Look(document, snapshot, [], [], causes), meter))
+def drawn(shown: Look, *, columns: int = 90, events: Sequence[Event] = (), encoding: str = "utf-8") -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
+    console = Console(width=columns, height=40, record=True, file=file, force_terminal=True)
+    console.print(Campaign(shown, events))
     return console.export_text()
 
 
-def test_progress_forecast_and_failures_to_the_guardrail_are_shown() -> None:
-    seen = drawn(Counter())
-    assert "[bold]spring\\x1b[2J  firmware 2.1.0" in seen
-    assert "47 SUCCESS   3 FAILED   50 PENDING" in seen
-    assert "6 % failed, trips above 10 %: 3 more failures in a row" in seen
-    assert "wave rest (2 of 2): open · 50 of 100 devices done · 5.0 a second · about 10 s to go" in seen
+def test_all_that_the_server_says_is_drawn() -> None:
+    seen = drawn(look(), columns=110)
+    for expected in (
+        "[bold]spring\\x1b[2J  2.3.0 → 2.4.1 · #7",
+        "● RUNNING",
+        "▲ Guardrail boots: 3 more failures",
+        "✓ 47 SUCCESS   F 3 FAILED   P 50 PENDING",
+        "canary (1 of 2): passed",
+        "10 of 10 finished",
+        "rest (2 of 2): waits for an approval; needs an approver",
+        "40 of 90 sent",
+        "boots: 3 of 50 failed",
+        "▁▃█ 5.2 a minute",
+        "done between 14:10 and 14:40 UTC",
+        "E_BOOT · revision B: 3 devices",
+        "50 wave rest waits for an approval",
+    ):
+        assert expected in seen
 
 
-def test_failures_are_grouped_by_cause_with_the_most_frequent_first() -> None:
-    seen = drawn(Counter({"a": 1, "disk full": 40, "b": 2, "c": 3, "d": 1})).splitlines()
-    assert [line.strip() for line in seen if " failed" in line][1:] == [
-        "40 failed: disk full",
-        "3 failed: c",
-        "2 failed: b",
-        "2 failed for other causes",
+@pytest.mark.parametrize("columns", [40, 80, 119, 120, 200])
+def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
+    assert max(len(line) for line in drawn(look(), columns=columns).splitlines()) <= columns
+
+
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    assert drawn(look(causes=[]), encoding="ascii").isascii()
+
+
+def test_a_campaign_that_is_over_has_no_forecast() -> None:
+    assert "done between" not in drawn(look(status="COMPLETED"))
+
+
+def test_with_little_room_the_last_events_are_shown() -> None:
+    at = "2027-01-11T08:00:00Z"
+    events = [
+        Event.read({"at": at, "event": "paused", "device_id": None, "text": f"event {number}", "detail": {}})
+        for number in range(30)
     ]
+    seen = drawn(look(), events=events)
+    assert "event 29" in seen
+    assert "event 23" not in seen
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"status": "ABORTED"}, "6 % failed, trips above 10 %"),
-        ({"abort_threshold": 1.0}, "6 % failed, trips above 100 %"),
-        ({"abort_threshold": None}, "the threshold is missing: the campaign is paused"),
-        ({"abort_min_completed": 60}, "6 % failed, trips above 10 %: 10 more failures in a row"),
-        ({"abort_threshold": 0.0, "status_breakdown": {}}, "0 % failed, trips above 0 %: 1 more failure in a row"),
-    ],
-)
-def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], sentence: str) -> None:
-    assert guardrail(Snapshot.read(DOCUMENT | changes)) == sentence
-
-
-def standing(**changes: object) -> dict[str, object]:
-    found: dict[str, object] = {"name": "boots", "action": "pause", "value": 0.04, "limit": 0.013, "threshold": 0.05}
-    return found | {"trips_after": 4, "tripped": False} | changes
-
-
-@pytest.mark.parametrize(
-    ("guardrails", "sentence"),
-    [
-        ([], "no guardrail"),
-        ([standing()], "boots: 4 % failed, at least 1.3 %, trips above 5 %: 4 more failures"),
-        (
-            [standing(labels={"revision": "C"}, finished=3, failed=3, min_finished=5, limit=0.0729, trips_after=0)],
-            "boots, revision=C: 3 of 3 failed, at least 7.29 %, trips above 5 %: when 5 have finished",
-        ),
-        (
-            [standing(wave=1, limit=None, finished=50, failed=2, min_finished=20, trips_after=1)],
-            "boots, wave rest: 2 of 50 failed, trips above 5 %: 1 more failure",
-        ),
-        (
-            [standing(labels={"revision": None}, tripped=True, action="quarantine")],
-            "boots, no revision: under quarantine",
-        ),
-        (
-            [standing(), standing(name="all", method="ratio", limit=None, trips_after=1)],
-            "all: 4 % failed, trips above 5 %: 1 more failure",
-        ),
-        ([standing(limit=None, value=0.5, threshold=1.0, trips_after=None)], "boots: 50 % failed, trips above 100 %"),
-        ([standing(tripped=True), standing(name="all", limit=0.04)], "boots has tripped (pause)"),
-    ],
-)
-def test_the_guardrail_of_a_document_that_is_closest_is_shown(
-    guardrails: list[dict[str, object]], sentence: str
-) -> None:
-    waves = [{"number": 0, "name": "canary"}, {"number": 1, "name": "rest", "state": "open"}]
-    changes = {"policy_revision": 1, "guardrails": guardrails, "waves": waves}
-    assert guardrail(Snapshot.read(DOCUMENT | changes)) == sentence
-    assert sentence[:20] in drawn(Counter(), **changes)
-    ended = guardrail(Snapshot.read(DOCUMENT | changes | {"status": "COMPLETED"}))
-    assert ended == (sentence if "tripped" in sentence or "quarantine" in sentence else "")
-
-
-def test_a_line_names_what_stops_the_campaign_and_its_present_wave() -> None:
-    halt = {"kind": "halt", "name": "halt", "until": None, "reason": "2.1.0 does not boot"}
-    freeze = {"kind": "freeze", "name": "year-end", "until": "2027-01-07T00:00:00Z", "reason": None}
+@pytest.mark.parametrize(("passed", "shown"), [(0, "abc"), (1, "abc"), (2, "bcd"), (3, "cde"), (4, "cde"), (5, "cde")])
+def test_the_waves_around_the_present_one_are_shown(passed: int, shown: str) -> None:
     waves = [
-        {"number": 0, "name": "canary", "state": "passed"},
-        {"number": 1, "name": "early", "state": "awaiting_approval"},
-        {"number": 2, "name": "rest", "state": "waiting"},
+        WaveLine(name, 1, 0, 0, "passed" if number < passed else "waiting", name, None)
+        for number, name in enumerate("abcde")
     ]
-    changes = {"stopped_by": [halt, freeze], "waves": waves, "policy_revision": 1, "guardrails": []}
-    assert in_one_line(Snapshot.read(DOCUMENT | changes)) == (
-        "RUNNING, stopped by halt: 2.1.0 does not boot; freeze year-end until 2027-01-07 00:00 UTC  "
-        "50 PENDING · 47 SUCCESS · 3 FAILED · wave early (2 of 3): waits for an approval  (no guardrail)"
+    assert "".join(each.name for each in around_the_present(waves)) == shown
+
+
+def test_a_line_has_the_status_the_devices_and_the_verdict() -> None:
+    assert in_one_line(look().snapshot) == (
+        "RUNNING  50 PENDING · 47 SUCCESS · 3 FAILED  (Guardrail boots: 3 more failures)"
     )
-    assert "stopped by halt: 2.1.0 does not boot; freeze year-end" in drawn(Counter(), **changes)
+    assert counts(look(devices={"total": 0}).snapshot) == "no devices"
 
 
-@pytest.mark.parametrize(
-    ("event", "device_id", "detail", "sentence"),
-    [
-        ("created", None, {"devices": 3}, "created for 3 devices"),
-        ("running", None, {"from": "CREATED", "to": "RUNNING"}, "started"),
-        ("running", None, {"from": "PAUSED", "to": "RUNNING"}, "continues"),
-        ("running", None, {"from": "PAUSED", "to": "RUNNING", "reason": "again"}, "continues: again"),
-        ("paused", None, {"from": "RUNNING", "to": "PAUSED", "reason": "by an operator"}, "PAUSED: by an operator"),
-        ("aborted", None, {"from": "RUNNING", "to": "ABORTED", "reason": "2 of 4 failed"}, "ABORTED: 2 of 4 failed"),
-        ("completed", None, {"from": "RUNNING", "to": "COMPLETED"}, "COMPLETED"),
-        ("targeted", None, {"devices": 70000, "seconds": 1.5}, "targeted: devices 70000, seconds 1.5"),
-        ("counters_repaired", None, {"failed": 2, "succeeded": 5}, "counters repaired: failed 2, succeeded 5"),
-        (
-            "adopted",
-            None,
-            {"failed": 4, "skipped": 5, "waiting": 1, "succeeded": 3, "in_progress": 2},
-            "adopted: failed 4, skipped 5, waiting 1, succeeded 3, in_progress 2",
-        ),
-        ("finished_restored", None, {"failed": 0, "succeeded": 7}, "finished restored: failed 0, succeeded 7"),
-        ("wave_opened", None, {"wave": 1, "succeeded": 5, "failed": 0}, "wave 2 opens: 5 succeeded, 0 failed"),
-        ("attempt_failed", "gw-1", {"attempt": 1, "reason": "no\x1bdisk"}, "gw-1 failed: no\\x1bdisk"),
-        (
-            "attempt_failed",
-            "gw-1",
-            {"attempt": 1, "cause": "reported", "final": True, "reason": "disk full"},
-            "gw-1 failed: disk full",
-        ),
-        (
-            "given_up",
-            "gw-1",
-            {"attempt": 1, "cause": "overdue", "final": True, "reason": "out of time"},
-            "gw-1 is given up: out of time",
-        ),
-        (
-            "guardrail_tripped",
-            None,
-            {**TRIPPED, "labels": {"revision": "C"}},
-            "guardrail boots trips for revision=C: 9 of 25 devices failed (36.0%); quarantine",
-        ),
-        (
-            "guardrail_tripped",
-            None,
-            {**TRIPPED, "wave": 0},
-            "guardrail boots trips for wave 1: 9 of 25 devices failed (36.0%); quarantine",
-        ),
-        (
-            "guardrail_tripped",
-            None,
-            {**TRIPPED, "wave": 0, "wave_name": "canary"},
-            "guardrail boots trips for wave canary: 9 of 25 devices failed (36.0%); quarantine",
-        ),
-        (
-            "wave_opened",
-            None,
-            {"wave": 1, "succeeded": 5, "failed": 0, "name": "rest", "passed": "canary"},
-            "wave canary has passed; wave rest opens: 5 succeeded, 0 failed",
-        ),
-        (
-            "wave_changed",
-            None,
-            {"wave": 0, "name": "canary", "state": "awaiting_approval", "lacking": "a person opens it"},
-            "wave canary is awaiting approval: a person opens it",
-        ),
-        (
-            "wave_promoted",
-            None,
-            {"wave": 0, "name": "canary", "reason": "checked", "lacking": "the soak"},
-            "the gate of wave canary was opened by hand, which still waited for: the soak: checked",
-        ),
-        ("sending_stopped", None, {"kind": "halt", "name": "halt", "reason": "bad"}, "the halt stops sending: bad"),
-        (
-            "sending_stopped",
-            None,
-            {"kind": "freeze", "name": "year-end", "until": "2027-01-07T00:00:00Z"},
-            "the freeze year-end stops sending until 2027-01-07T00:00:00Z",
-        ),
-        ("sending_resumed", None, {"kind": "halt", "name": "halt"}, "the halt no longer stops sending"),
-        (
-            "segment_quarantined",
-            None,
-            {"segment": 2, "reason": "too many", "guardrail": "boots"},
-            "segment 2 is under quarantine: too many",
-        ),
-        (
-            "segment_quarantined",
-            None,
-            {"segment": 2, "reason": "too many", "guardrail": "boots", "labels": {"revision": "C"}},
-            "segment 2 (revision=C) is under quarantine: too many",
-        ),
-        (
-            "wave_changed",
-            None,
-            {"wave": 0, "name": "canary", "state": "failed", "lacking": "1 of 5 succeeded"},
-            "wave canary has failed its gate: 1 of 5 succeeded",
-        ),
-        ("segment_released", None, {"segment": 2}, "segment 2 is released"),
-        ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),
-    ],
-)
-def test_events_are_shown_as_sentences(
-    event: str, device_id: str | None, detail: dict[str, Any], sentence: str
-) -> None:
-    assert read(event, device_id, detail).sentence == sentence
-
-
-def test_an_event_of_another_version_is_shown_with_all_its_fields() -> None:
-    detail = {"attempt": 1, "cause": "reported", "code": "DISK", "final": True, "reason": "disk full"}
-    assert read("attempt_failed", "gw-1", detail).sentence == "gw-1 failed: disk full (DISK)"
-    assert read("attempt_failed", "gw-1", detail | {"since": "boot"}).sentence == (
-        "gw-1 failed: disk full (DISK) (since boot)"
-    )
-    assert read("wave_opened", None, {"wave": "canary"}).sentence == "wave opened: wave canary"
+def test_an_aborted_campaign_is_over_before_its_devices_are_finished() -> None:
+    aborted = look(status="ABORTED", devices={"INSTALLING": 1, "SKIPPED": 9}).snapshot
+    assert aborted.over
+    assert not aborted.counters_final
+    assert look(status="ABORTED", devices={"FAILED": 1, "SKIPPED": 9}).snapshot.counters_final
 
 
 def test_only_a_failed_attempt_has_a_cause() -> None:
-    assert read("attempt_failed", "gw-1", {"attempt": 1, "reason": "no\x1bdisk"}).cause == "no\\x1bdisk"
-    assert read("attempt_failed", "gw-1", {"attempt": 1, "reason": ""}).cause == "no reason given"
-    assert read("given_up", "gw-1", {"attempt": 1, "reason": "no disk"}).cause is None
+    def cause(event: str, reason: str) -> str | None:
+        document = {"at": "2027-01-11T08:00:00Z", "event": event, "device_id": "gw-1", "text": "said"}
+        return Event.read(document | {"detail": {"attempt": 1, "reason": reason}}).cause
+
+    assert cause("attempt_failed", "no\x1bdisk") == "no\\x1bdisk"
+    assert cause("attempt_failed", "") == "no reason given"
+    assert cause("given_up", "no disk") is None
 
 
-def read(event: str, device_id: str | None, detail: dict[str, Any]) -> Event:
-    document = {"id": 1, "at": "2027-01-11T08:00:00Z", "event": event, "actor": "engine", "device_id": device_id}
-    return Event.read(document | {"detail": detail})
+@given(st.integers(0, 200), st.lists(st.integers(0, 10_000), min_size=1, max_size=6))
+def test_cells_are_shared_out_completely_and_no_part_is_lost(total: int, parts: list[int]) -> None:
+    cells = shared_out(total, parts)
+    assert sum(cells) == (total if sum(parts) else 0)
+    assert all(cell >= 0 for cell in cells)
+    if total >= len(parts):
+        assert [bool(cell) for cell in cells] == [bool(part) for part in parts]
+
+
+@given(st.lists(st.integers(0, 1000), min_size=6, max_size=6))
+def test_a_bar_of_states_always_fills_its_width(devices: list[int]) -> None:
+    by_state = dict(zip(ExecutionStatus, devices, strict=True))
+    console = Console(width=40, file=io.StringIO(), record=True, force_terminal=True)
+    console.print(StateBar(by_state))
+    assert len(console.export_text().rstrip("\n")) == (40 if sum(devices) else 0)
+
+
+@pytest.mark.parametrize(
+    ("used", "tripped", "cells"),
+    [(0.0, False, 0), (0.001, False, 1), (0.5, False, 5), (0.999, False, 9), (0.2, True, 10)],
+)
+def test_a_gauge_is_full_only_when_it_has_tripped(used: float, tripped: bool, cells: int) -> None:
+    console = Console(width=20, file=io.StringIO(), record=True, force_terminal=True)
+    console.print(gauge(used, 10, tripped=tripped))
+    assert console.export_text().count("━") == cells
+
+
+def test_a_sparkline_without_values_is_flat() -> None:
+    console = Console(width=20, file=io.StringIO(), record=True, force_terminal=True)
+    console.print(Sparkline([0.0, 0.0]))
+    console.print(Bar(0.0, 3))
+    assert console.export_text() == "▁▁\n───\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,12 +27,27 @@ def causes(
 ) -> None:
     """Show what the failed devices of a campaign have in common.
 
-    Without `label:KEY`, the label that separates failed devices from others best is taken, if there is one.
+    Without `label:KEY`, the label that separates failed devices from others
+    best is taken, if there is one.
     """
     with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/causes", by=by)
-    columns: dict[str, Column] = {"DEVICES": "devices", "CAUSE": "text"}
+    columns: dict[str, Column] = {
+        "DEVICES": "devices",
+        "FAILURE": _failure,
+        "LABEL": "label",
+        "FROM VERSION": "from_version",
+    }
     print_page(answer, output, "causes", columns, empty="No device has failed.", name="text")
+    if output is Format.TABLE and answer["text"]:
+        complain(answer["text"])
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    if row["code"] is not None:
+        return str(row["code"])
+    reason = (row["reason"] or "no code").replace("_", " ")
+    return f"{reason}: {row['message']}" if row["message"] else reason
 
 
 @over_api
@@ -62,7 +78,8 @@ def report(
 ) -> None:
     """Write one HTML file about a campaign, with its charts, to attach to a ticket.
 
-    The file needs no server and no script. It follows the theme of the reader and can be printed.
+    The file needs no server and no script. It follows the theme of the reader
+    and can be printed.
     """
     from rollwave.client.report import page
 

@@ -1,19 +1,14 @@
-"""The past of a campaign: what the API's timeline says of it, and how fast devices finished."""
+"""The past of a campaign, as the API's timeline tells it."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import datetime
 from typing import Any
 
 from rollwave.client.text import visible
 from rollwave.domain.execution import ExecutionStatus
-
-RATE_SPAN = timedelta(hours=1)
-"""How far back the rate is shown."""
 
 _KEYS: Mapping[str, ExecutionStatus] = {
     "pending": ExecutionStatus.PENDING,
@@ -49,10 +44,15 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The counters of a campaign over time, oldest first, and its plan: how many devices should have finished when."""
+    """The counters of a campaign over time, oldest first.
+
+    ``plan``: how many devices the policy would have sent to by a time. ``recent``: devices that finished per minute, in
+    equal parts of the last hour.
+    """
 
     points: Sequence[Point] = ()
     plan: Sequence[tuple[datetime, float]] = ()
+    recent: Sequence[float] = ()
     markers: Sequence[Marker] = ()
 
     @classmethod
@@ -64,33 +64,9 @@ class Timeline:
                 for each in document["points"]
             ],
             [(_time(each["at"]), float(each["devices"])) for each in document["plan"] or ()],
+            [float(each) for each in document["recent"]],
             [Marker(_time(each["at"]), each["kind"], visible(each["text"])) for each in document["markers"]],
         )
-
-    def rates(self, buckets: int) -> list[float]:
-        """Devices finished per minute, in ``buckets`` equal parts of the last hour or of the whole time if shorter.
-
-        Empty: there are fewer than two points.
-        """
-        if len(self.points) < 2 or self.points[0].at >= self.points[-1].at:
-            return []
-        end = self.points[-1].at
-        start = max(self.points[0].at, end - RATE_SPAN)
-        step = (end - start) / buckets
-        finished = [self._finished_at(start + step * number) for number in range(buckets + 1)]
-        minutes = step.total_seconds() / 60
-        return [max(0.0, after - before) / minutes for before, after in pairwise(finished)]
-
-    def _finished_at(self, moment: datetime) -> float:
-        """The finished devices at this time, on a straight line between two points."""
-        index = bisect_right(self.points, moment, key=lambda point: point.at)
-        if index == 0:
-            return float(self.points[0].finished)
-        if index == len(self.points):
-            return float(self.points[-1].finished)
-        before, after = self.points[index - 1], self.points[index]
-        share = (moment - before.at) / (after.at - before.at)
-        return before.finished + share * (after.finished - before.finished)
 
 
 def _time(text: str) -> datetime:

@@ -21,10 +21,10 @@ WIDE = 120
 
 _LINES_OF_SECTION = 3
 _CAUSES_SHOWN = 5
+_WHOLE = 10  # a smaller rate is shown with a digit after the point
 _EVENTS_SHOWN = 6
 _LABEL = 11
 _GAUGE = 14
-_RATES = {False: 24, True: 36}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Campaign:
         room = (options.height or console.height) - used - 2
         shown = self.events[-min(_EVENTS_SHOWN, max(1, room)) :]
         yield Text()
-        yield _section("Events", [_event(each) for each in reversed(shown)])
+        yield _section("Events", [_event(each, ascii_only=options.ascii_only) for each in reversed(shown)])
 
 
 def _parts(look: Look, *, ascii_only: bool, wide: bool) -> list[RenderableType]:
@@ -55,7 +55,7 @@ def _parts(look: Look, *, ascii_only: bool, wide: bool) -> list[RenderableType]:
         Text(),
     ]
     states: list[RenderableType] = [StateBar(snapshot.by_state), _legend(snapshot, ascii_only=ascii_only), Text()]
-    course = [_waves(snapshot), _guardrails(snapshot), _rate(look, wide=wide), _forecast(snapshot)]
+    course = [_waves(snapshot), _guardrails(snapshot), _rate(look), _forecast(snapshot)]
     trouble = [_causes(snapshot), _waiting(snapshot)]
     if not wide:
         return [*head, *states, *_there(course), *_there(trouble)]
@@ -76,7 +76,7 @@ def _sign(mark: Mark, *, ascii_only: bool) -> tuple[str, str]:
 
 def _title(snapshot: Snapshot, *, ascii_only: bool) -> RenderableType:
     row = Table.grid(expand=True, padding=(0, 1, 0, 0))
-    row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    row.add_column(ratio=1, no_wrap=True, overflow="crop" if ascii_only else "ellipsis")
     row.add_column(justify="right", no_wrap=True)
     versions = snapshot.versions("->" if ascii_only else "→")
     between = "-" if ascii_only else "·"
@@ -125,12 +125,13 @@ def around_the_present(waves: Sequence[WaveLine]) -> Sequence[WaveLine]:
 
 
 def _wave(wave: WaveLine) -> RenderableType:
+    until = f" until {wave.until.astimezone():%H:%M}" if wave.until else ""
     needs = f"; needs an {wave.needs_role}" if wave.needs_role else ""
-    return _measured(Bar(wave.share, _GAUGE), Text(f"{wave.text}{needs}"), Text(wave.numbers, no_wrap=True))
+    return _measured(Bar(wave.share, _GAUGE), Text(f"{wave.text}{until}{needs}"), Text(wave.numbers, no_wrap=True))
 
 
 def _guardrails(snapshot: Snapshot) -> RenderableType | None:
-    shown = snapshot.guardrails[:_LINES_OF_SECTION]
+    shown = snapshot.guardrails_to_show[:_LINES_OF_SECTION]
     if not shown:
         return None
     return _section(
@@ -150,12 +151,12 @@ def _measured(bar: Bar, text: Text, number: Text | None = None) -> RenderableTyp
     return row
 
 
-def _rate(look: Look, *, wide: bool) -> RenderableType | None:
-    rates = look.timeline.rates(_RATES[wide])
+def _rate(look: Look) -> RenderableType | None:
+    rates = look.timeline.recent
     present = look.snapshot.rate
     if present is None and not any(rates):
         return None
-    words = Text(f"{present:,.0f} a minute" if present is not None else "")
+    words = Text("" if present is None else f"{present:,.{0 if present >= _WHOLE else 1}f} a minute")
     if not any(rates):
         return _section("Rate", [words])
     row = Table.grid(padding=(0, 1, 0, 0))
@@ -188,8 +189,10 @@ def _waiting(snapshot: Snapshot) -> RenderableType | None:
     return _section("Waiting", [grid])
 
 
-def _event(event: Event) -> Text:
-    return Text.assemble((clock(event), "bright_black"), f"  {event.sentence}", no_wrap=True, overflow="ellipsis")
+def _event(event: Event, *, ascii_only: bool) -> Text:
+    line = Text.assemble((clock(event), "bright_black"), f"  {event.sentence}", no_wrap=True)
+    line.overflow = "crop" if ascii_only else "ellipsis"
+    return line
 
 
 def clock(event: Event) -> str:

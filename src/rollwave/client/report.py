@@ -1,6 +1,0 @@
-"""placeholder"""
-
-
-def page(api: object, campaign_id: int) -> str:
-    """The page."""
-    raise NotImplementedError
