@@ -13,8 +13,7 @@ from playwright.async_api import expect
 
 from rollwave.domain.role import Role
 from rollwave.fleet.faults import Fault
-from rollwave.fleet.population import Behaviour
-from rollwave.mqtt.payload import Command
+from rollwave.fleet.population import Behaviour, Command
 from rollwave.store import access
 from rollwave.store.database import create_pool
 from tests.api import CAMPAIGNS
