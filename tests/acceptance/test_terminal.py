@@ -76,7 +76,7 @@ def completed(line: str, env: dict[str, str]) -> list[str]:
     asked = {"_ROLLWAVE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     done = rollwave(env=env | asked)
     assert done.stderr == ""
-    return done.stdout.split("\n")[:-1] if done.stdout else []
+    return done.stdout.split()
 
 
 async def test_names_that_the_server_knows_are_completed(north: Installation) -> None:
