@@ -28,7 +28,7 @@ policy: ./policy.yaml
 
 @pytest.fixture
 async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
+    async with installed(database, broker.url, tmp_path / "serve.log", timeout=120) as installation:
         installation.do("device-group", "put", "all", "dev-1", "dev-2")
         installation.do("firmware", "add", "http://h/f", "--version", "2.0")
         yield installation
