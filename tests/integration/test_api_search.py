@@ -47,7 +47,7 @@ async def test_a_search_finds_each_kind(north: httpx2.AsyncClient) -> None:
     assert (await search(north, "si"))["device_groups"] == ["site"]
     firmware = (await search(north, "2.1"))["firmware"]
     assert [(each["version"], each["device_type"]) for each in firmware] == [(FIRMWARE["version"], None)]  # type: ignore[index]
-    nothing = {"campaigns": [], "devices": [], "device_groups": [], "firmware": []}
+    nothing: dict[str, list[object]] = {"campaigns": [], "devices": [], "device_groups": [], "firmware": []}
     assert await search(north, "nothing like it") == nothing
     assert await search(north, "%") == nothing
     assert await search(north, "9" * 30) == nothing

@@ -8,7 +8,7 @@ import re
 from rollwave.console.security import CONTENT_SECURITY_POLICY
 from rollwave.domain.role import Role
 from rollwave.store.database import Pool
-from tests.console_client import signed_in, submit, visiting
+from tests.console import signed_in, submit, visiting
 
 
 async def test_every_answer_has_the_security_headers(pool: Pool) -> None:

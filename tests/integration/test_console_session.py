@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollwave.store import access
 from rollwave.store.database import Pool
-from tests.console_client import log_in, visiting
+from tests.console import log_in, visiting
 
 
 async def test_a_stranger_is_sent_to_login_and_back(pool: Pool) -> None:

@@ -225,3 +225,72 @@ async def test_a_point_of_the_future_is_removed(host: Connection, pool: Pool) ->
     await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
     latest: datetime = await host.fetchval("SELECT max(at) FROM ota_campaign_points")
     assert latest <= datetime.now(UTC) + timedelta(minutes=1)
+
+
+async def test_a_change_after_a_long_rest_is_a_step_and_not_a_slope(host: Connection, pool: Pool) -> None:
+    campaign = await insert_campaign(host, 3)
+    upkeep = Upkeep(pool, Settings())
+    await upkeep.look_after(campaign_ref(campaign))
+    await host.execute("UPDATE ota_campaign_points SET at = at - interval '1 hour'")
+    await host.execute("UPDATE ota_campaigns SET pending = 2, skipped = 1 WHERE id = $1", campaign)
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    assert await stored(host, campaign) == [(3, 0, 0, 0, 0, 0), (3, 0, 0, 0, 0, 0), (2, 0, 0, 0, 0, 1)]
+    ages = await host.fetch("SELECT EXTRACT(epoch FROM now() - at)::int AS age FROM ota_campaign_points ORDER BY at")
+    assert 3590 < ages[0]["age"] < 3720
+    assert ages[1]["age"] - ages[2]["age"] in range(5, 30), "as long as two looks may be apart"
+
+
+async def test_the_last_point_has_the_counters_of_now(host: Connection, pool: Pool, client: httpx2.AsyncClient) -> None:
+    """Also of reports that came after the last look, as on a campaign that was aborted long ago."""
+    campaign = await insert_campaign(host, 3)
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    await host.execute(
+        "UPDATE ota_campaigns SET pending = 2, succeeded = 1, status = 'ABORTED', settled_at = now() WHERE id = $1",
+        campaign,
+    )
+    points = (await timeline(client, campaign))["points"]
+    assert [counters(each) for each in points] == [(3, 0, 0, 0, 0, 0), (2, 0, 0, 1, 0, 0)]
+
+
+async def test_a_plan_has_the_waves_and_soaks_of_its_document(
+    host: Connection, client: httpx2.AsyncClient, database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    first = {"name": "canary", "size": 10, "gate": {"soak": "10m", "approval": True}}
+    document = {"pace": {"per_minute": 60}, "waves": [first, {"name": "rest"}]}
+    campaign = await under_documents.insert_campaign(host, document, {f"d{n}": {} for n in range(40)})
+    async with devices(broker.url, never_answers), worker(database, broker.url, tmp_path / "worker"):
+        await eventually(lambda: _planned(host, campaign, 1))
+    plan = (await timeline(client, campaign))["plan"]
+    begins = datetime.fromisoformat(plan[0]["at"])
+    corners = [(round((datetime.fromisoformat(each["at"]) - begins).total_seconds()), each["devices"]) for each in plan]
+    assert corners == [(0, 0), (10, 10), (610, 10), (640, 40)]
+    await host.execute("UPDATE ota_campaign_waves SET state = 'awaiting_approval' WHERE number = 0")
+    assert (await timeline(client, campaign))["forecast"]["text"] == "no forecast: wave canary waits for approval"
+    overview = (await client.get(f"/ota/campaigns/{campaign}/overview")).json()
+    assert overview["plan"]["ends_at"] == plan[-1]["at"]
+    assert overview["forecast"]["text"] == "no forecast: wave canary waits for approval"
+
+
+async def test_the_markers_of_a_campaign(pool: Pool) -> None:
+    async with calling(pool) as operator:
+        path = await create_campaign(operator)
+        for action in ("start", "pause", "start", "abort"):
+            assert (await operator.post(f"{path}/{action}")).status_code == 200
+        found = (await operator.get(f"{path}/timeline")).json()
+    assert [each["kind"] for each in found["markers"]] == ["started", "pause", "resume", "ended"]
+    assert found["markers"][1]["text"] == "PAUSED: paused by an operator"
+
+
+async def test_the_look_that_completes_a_campaign_writes_its_end_in_any_case(host: Connection, pool: Pool) -> None:
+    """Also if the point before it was written a moment ago."""
+    campaign = await insert_campaign(host, 1)
+    upkeep = Upkeep(pool, Settings())
+    await upkeep.look_after(campaign_ref(campaign))
+    await host.execute("UPDATE ota_campaign_points SET at = now()")
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'SUCCESS', attempt = 1, sent_attempt = 1, completed_at = now()"
+    )
+    await host.execute("UPDATE ota_campaigns SET pending = 0, succeeded = 1, sent = 1")
+    look = await upkeep.look_after(campaign_ref(campaign))
+    assert look.completed
+    assert (await stored(host, campaign))[-1] == (0, 0, 0, 1, 0, 0)

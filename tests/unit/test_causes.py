@@ -106,9 +106,10 @@ def test_a_reason_in_words(reason: str | None, text: str) -> None:
 
 def test_what_to_group_by_is_read_from_a_list() -> None:
     assert parse_by(None) == By(code=True, label=None, best_label=True, version=True)
-    assert parse_by("code, label:site") == By(code=True, label="site", best_label=False, version=False)
+    assert parse_by("code,label:site") == By(code=True, label="site", best_label=False, version=False)
     assert parse_by("label") == By(code=False, label=None, best_label=True, version=False)
-    for wrong in ("", "label,label:a", "from_version,from_version", "label:", "from_version:1"):
+    assert parse_by("label,code,label:a,code") == By(code=True, label="a", best_label=False, version=False)
+    for wrong in ("", "code, label", "colour", "label:", "from_version:1"):
         with pytest.raises(InvalidInput):
             parse_by(wrong)
 

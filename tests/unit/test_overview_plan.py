@@ -19,8 +19,10 @@ from rollwave.domain.overview.plan import (
     at,
     ideal,
     in_turn,
+    soaks_left,
 )
-from rollwave.domain.policy.document.model import PaceRule, ScheduleRule
+from rollwave.domain.policy.document.model import PaceRule, ScheduleRule, WaveRule
+from rollwave.domain.policy.waves import Soak
 
 NOON = datetime(2027, 3, 1, 12, tzinfo=UTC)
 
@@ -159,3 +161,15 @@ def test_a_policy_without_a_plan_leaves_the_one_before_it() -> None:
     first = plan(PlannedWave(600))
     assert in_turn([first, Plan((), None)]) == first.points
     assert in_turn([]) == ()
+
+
+def test_of_a_soak_that_has_begun_only_the_rest_is_left() -> None:
+    rules = [WaveRule.model_validate({"size": 1, "gate": {"soak": each}}) for each in ("1h", "2h")] + [
+        WaveRule(name="r")
+    ]
+    begun = Soak(NOON - timedelta(minutes=20), 0)
+    assert soaks_left(rules, 0, None, NOON) == [3600, 7200, 0]
+    assert soaks_left(rules, 0, begun, NOON) == [2400, 7200, 0]
+    assert soaks_left(rules, 0, begun, NOON + timedelta(days=1)) == [0, 7200, 0]
+    assert soaks_left(rules, 2, None, NOON) == [0]
+    assert soaks_left([], 0, None, NOON) == []

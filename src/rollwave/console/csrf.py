@@ -12,6 +12,7 @@ from rollwave.console.addresses import from_elsewhere
 from rollwave.console.session import VISITOR, Session, keeper
 
 FIELD = "csrf_token"
+_MASKED_BYTES = 64
 HEADER = "X-CSRF-Token"
 """Scripts may send the token in this header instead of the field."""
 
@@ -34,6 +35,26 @@ def nonce(request: Request) -> str:
     return visitor
 
 
+def masked(token: str) -> str:
+    """``token`` in another form each time: the size of a compressed page then says nothing about it."""
+    secret = bytes.fromhex(token)
+    mask = secrets.token_bytes(len(secret))
+    return (mask + _xor(mask, secret)).hex()
+
+
+def _unmasked(given: str) -> str:
+    try:
+        both = bytes.fromhex(given)
+    except ValueError:
+        return ""
+    half = len(both) // 2
+    return _xor(both[:half], both[half:]).hex() if len(both) == _MASKED_BYTES else given
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
 async def require(request: Request) -> None:
     """Check the token of a request that changes something.
 
@@ -46,5 +67,5 @@ async def require(request: Request) -> None:
     if given is None:
         given = (await request.form()).get(FIELD)
     expected = (await keeper(request).sealed()).token(nonce(request))
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), expected.encode()):
+    if not isinstance(given, str) or not hmac.compare_digest(_unmasked(given).encode(), expected.encode()):
         raise StaleForm

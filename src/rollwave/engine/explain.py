@@ -68,15 +68,23 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
 
 
 async def count_devices(
-    connection: Connection, campaign: CampaignUnderPolicy, settings: Settings, *, shown: Document | None = None
+    connection: Connection,
+    campaign: CampaignUnderPolicy,
+    settings: Settings,
+    *,
+    shown: Document | None = None,
+    most: int = MOST_COUNTED,
 ) -> WaitingDevices:
-    """As :func:`waiting_devices`, in a transaction with ``queues``. ``shown``: the campaign as the API shows it."""
+    """As :func:`waiting_devices`, in a transaction with ``queues``.
+
+    ``shown``: the campaign as the API shows it. ``most``: maximum number of index entries of claimed devices to read.
+    """
     tenant_id, campaign_id = campaign.row.tenant_id, campaign.row.id
     facts = await _facts(connection, campaign, settings)
     admission = admit(campaign.policy, facts)
     device_timeout, tokens = _device_timeout(campaign), admission.tokens
     pending = await views.pending(
-        connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens, shown=shown
+        connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens, shown=shown, most=most
     )
     waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
     verdicts = await _with_quarantine(connection, campaign, [each.verdict for each in waiting])

@@ -34,6 +34,9 @@ from rollwave.store.page import Page
 EVENTS_SHOWN = 20
 """Number of the last events in the overview."""
 
+MOST_CLAIMED_READ = 1000
+"""Maximum number of claimed devices that the overview looks at for what they wait for: it is read every second."""
+
 
 async def campaigns(
     pool: Pool,
@@ -84,7 +87,7 @@ async def overview(
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
-        waiting = await explain.count_devices(connection, row, settings, shown=shown)
+        waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
         failed = shown["status_breakdown"]["FAILED"]
         top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)

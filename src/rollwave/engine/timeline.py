@@ -8,18 +8,18 @@ from rollwave.domain.campaign import FINAL, CampaignStatus
 from rollwave.domain.overview import forecast as rules
 from rollwave.domain.overview.forecast import Forecast, ForecastFacts
 from rollwave.domain.overview.markers import MARKED, Marker, markers
-from rollwave.domain.overview.plan import Plan, PlanPoint, in_turn
+from rollwave.domain.overview.plan import Plan, PlanPoint, in_turn, soaks_left
 from rollwave.domain.overview.timeline import Point
 from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.words import WaveState
 from rollwave.engine.locked_campaign import under_policy
-from rollwave.engine.soaks import soaks_left
 from rollwave.settings import Settings
 from rollwave.store import campaigns, timeline, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document
 from rollwave.store.timeline import Now
+from rollwave.store.waves import WaveRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,15 @@ def _held_for(campaign: Campaign, now: Now) -> float:
     closed = 0.0
     if window is not None and window.room == 0 and window.until is not None:
         closed = max(0.0, (window.until - now.at).total_seconds())
-    return closed + sum(soaks_left(campaign, document))
+    present = _present_wave(campaign)
+    return closed + sum(soaks_left(document.waves, campaign.wave, present.soak if present else None, now.at))
 
 
 def _awaits_approval_of(campaign: Campaign) -> str | None:
     """The name of the present wave, if its gate waits for a person."""
-    present = [each for each in waves.of(campaign) if each.number == campaign.wave]
-    return next((each.name for each in present if each.state is WaveState.AWAITING_APPROVAL), None)
+    present = _present_wave(campaign)
+    return present.name if present is not None and present.state is WaveState.AWAITING_APPROVAL else None
+
+
+def _present_wave(campaign: Campaign) -> WaveRow | None:
+    return next((each for each in waves.of(campaign) if each.number == campaign.wave), None)

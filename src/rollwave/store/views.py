@@ -144,10 +144,11 @@ async def pending(
     device_timeout: float,
     tokens: int,
     shown: Document | None = None,
+    most: int = MOST_COUNTED,
 ) -> Pending:
     """The number of ``PENDING`` devices by the campaign's counters, and the facts of the claimed ones among them.
 
-    Reads at most ``MOST_COUNTED`` executions, those that are due first. ``device_timeout``: seconds, with all
+    Reads at most ``most`` executions, those that are due first. ``device_timeout``: seconds, with all
     suspensions of the campaign added. ``tokens``: number of commands that the pace allows now. ``shown``: the campaign
     as :func:`campaign` has read it in this transaction; None: it is read here.
 
@@ -158,10 +159,10 @@ async def pending(
     devices = shown["status_breakdown"]
     ended_or_in_progress = sum(devices[each] for each in ("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"))
     claimed = min(devices["PENDING"], shown["sent"] - ended_or_in_progress)
-    arguments = tenant_id, campaign_id, MOST_COUNTED, UNADDRESSABLE, device_timeout, tokens
+    arguments = tenant_id, campaign_id, most, UNADDRESSABLE, device_timeout, tokens
     rows = await connection.fetch(_sql["claimed_and_pending"], *arguments)
     groups = tuple(_claimed_group(row) for row in rows if row["pending"])
-    all_were = sum(row["devices"] for row in rows) < MOST_COUNTED
+    all_were = sum(row["devices"] for row in rows) < most
     beyond = 0 if all_were else max(0, claimed - sum(each.devices for each in groups))
     again = [row for row in rows if row["again"]]
     due = DueAgain(

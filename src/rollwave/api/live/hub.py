@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 
@@ -25,28 +26,40 @@ TICK_SECONDS = 1.0
 KEY_SECONDS = 15.0
 """Time between two checks of the keys of open streams."""
 
-OF_KEY, OF_TENANT, OF_PROCESS = 200, 1000, 2000
-"""Maximum numbers of open streams."""
 READS_AT_ONCE = 2
 """Maximum number of connections with which the hub reads, whatever is looked at: a worker shares the pool."""
 
 _log = get_logger("live")
 
 
+class Limits(NamedTuple):
+    """Maximum numbers of open streams."""
+
+    of_key: int = 200
+    of_tenant: int = 1000
+    of_process: int = 2000
+
+
 class Hub:
-    """Opens streams. ``tick``: seconds between two reads of a campaign."""
+    """Opens streams.
+
+    Attributes:
+        tick: seconds between two reads of a campaign.
+        key_seconds: seconds between two checks of the keys of open streams.
+        limits: how many streams may be open.
+    """
 
     def __init__(
         self,
         pool: Pool,
         overview: Callable[[str, int], Awaitable[Snapshot]],
         field: Callable[[str, int], Awaitable[Field]],
-        *,
-        tick: float = TICK_SECONDS,
     ) -> None:
+        self.tick = TICK_SECONDS
+        self.key_seconds = KEY_SECONDS
+        self.limits = Limits()
         self._pool = pool
         self._readers = Readers(overview, field, asyncio.Semaphore(READS_AT_ONCE))
-        self._tick = tick
         self._channels: dict[tuple[str, int], Channel] = {}
         self._streams: set[Subscription] = set()
         self._checking: asyncio.Task[None] | None = None
@@ -78,7 +91,7 @@ class Hub:
         key = grant.tenant_id, campaign_id
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = Channel(self._readers, *key, tick=self._tick)
+            channel = self._channels[key] = Channel(self._readers, *key, tick=self.tick)
         stream = Subscription(channel, grant, seen=seen, fields=fields, ends_in=ends_in)
         self._streams.add(stream)
         metrics.live_streams.inc()
@@ -125,17 +138,17 @@ class Hub:
     def _require_room(self, grant: Grant) -> None:
         if self._closed:
             raise HTTPException(503, "The server is stopping.", {"Retry-After": "2"})
-        if len(self._streams) >= OF_PROCESS:
-            raise HTTPException(503, f"This server has {OF_PROCESS} open streams already.", {"Retry-After": "30"})
+        if len(self._streams) >= self.limits.of_process:
+            raise HTTPException(503, f"This server has {self.limits.of_process} open streams already.", {"Retry-After": "30"})
         of_tenant = [each.grant for each in self._streams if each.grant.tenant_id == grant.tenant_id]
-        if len(of_tenant) >= OF_TENANT:
-            raise HTTPException(429, f"This tenant has {OF_TENANT} open streams already.", {"Retry-After": "30"})
-        if sum(each.key_id == grant.key_id for each in of_tenant) >= OF_KEY:
-            raise HTTPException(429, f"This key has {OF_KEY} open streams already.", {"Retry-After": "30"})
+        if len(of_tenant) >= self.limits.of_tenant:
+            raise HTTPException(429, f"This tenant has {self.limits.of_tenant} open streams already.", {"Retry-After": "30"})
+        if sum(each.key_id == grant.key_id for each in of_tenant) >= self.limits.of_key:
+            raise HTTPException(429, f"This key has {self.limits.of_key} open streams already.", {"Retry-After": "30"})
 
     async def _check_keys(self) -> None:
         while True:
-            await asyncio.sleep(KEY_SECONDS)
+            await asyncio.sleep(self.key_seconds)
             by_tenant = defaultdict(list)
             for each in self._streams:
                 by_tenant[each.grant.tenant_id].append(each)

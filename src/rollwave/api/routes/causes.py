@@ -10,7 +10,7 @@ from rollwave.api.auth import Viewer
 from rollwave.api.parameters import CampaignNumber, DbPool, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.causes import Causes
-from rollwave.domain.overview.causes import parse_by
+from rollwave.domain.overview.causes import BY_PATTERN, parse_by
 from rollwave.engine import causes
 from rollwave.errors import Conflict
 from rollwave.store.labels import LabelsUnavailable
@@ -21,6 +21,7 @@ GroupBy = Annotated[
     str | None,
     Query(
         max_length=300,
+        pattern=BY_PATTERN,
         description="What to group by, separated by commas: `code`, `from_version`, and `label:KEY`, or `label` for "
         "the label that explains the failures best. Default: all three",
         examples=["code,label:revision,from_version"],

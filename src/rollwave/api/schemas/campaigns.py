@@ -234,7 +234,7 @@ class ListedCampaign(Campaign):
 
     headline: Headline
     devices: Devices
-    finished_share: float = Field(description="Share of its devices in a final state, 0 to 1")
+    finished_share: float = Field(description="Share of its devices that have succeeded or failed, 0 to 1")
     failure_rate: float = Field(description="Share of failed devices among the finished ones, 0 to 1")
     trips_after: int | None = Field(
         description="Least number of further failures that trip its most used guardrail; null: none does, or it ended"

@@ -139,7 +139,7 @@ class Overview(BaseModel):
     headline: Headline
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
     devices: Devices
-    finished_share: float = Field(description="Share of its devices in a final state, 0 to 1")
+    finished_share: float = Field(description="Share of its devices that have succeeded or failed, 0 to 1")
     failure_rate: float = Field(description="Share of failed devices among the finished ones, 0 to 1")
     rate_per_minute: float | None = Field(description="Devices that finish per minute; null: unknown")
     waves: list[OverviewWave] = Field(description="Empty until the campaign is first started")

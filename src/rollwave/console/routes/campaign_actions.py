@@ -61,7 +61,9 @@ async def ask(
     """The question before an action, with the numbers of now."""
     overview = await _overview(request, session, campaign_id)
     if not overview["actions"].get(action, True):
-        raise Conflict(f"Cannot {action} campaign {campaign_id}: it is {overview['status']}.")
+        return await _answer(
+            request, campaign_id, f"Cannot {action} campaign {campaign_id}: it is {overview['status']}."
+        )
     return await _ask(request, campaign_id, _question(overview, action, wave=wave, code=code))
 
 

@@ -6,6 +6,8 @@ import { clock, now } from "./times.js";
 const LAYERS = ["skipped", "downloading", "installing", "failed", "succeeded"];
 const TOKEN = { succeeded: "success" };
 const AGAIN = 120_000;
+const SHORT = { started: "started", pause: "paused", resume: "resumed", trip: "guardrail trips" }; // the events say more
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
 const PLAN = 6, LOW = 7, HIGH = 8;
 const said = (number) => number.toLocaleString("en");
 
@@ -130,7 +132,7 @@ export class Chart {
       tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: true, range: () => range }, y: { range: () => [0, top] } },
       axes: [
-        { ...axis, size: 22, gap: 4, grid: { show: false }, space: 90, values: (_, ticks) => ticks.map((each) => clock(each * 1000, range[1] - range[0] < 600)) },
+        { ...axis, size: 22, gap: 4, grid: { show: false }, space: 90, incrs: STEPS, values: (_, ticks) => ticks.map((each) => clock(each * 1000, range[1] - range[0] < 600)) },
         { ...axis, size: 64, gap: 6, space: 40, values: (_, ticks) => ticks.map((each) => Number.isInteger(each) ? said(each) : "") },
       ],
       series: [
@@ -165,7 +167,7 @@ export class Chart {
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      const text = each.text.replace(/\.$/, "");
+      const text = SHORT[each.kind] ?? each.text.replace(/\.$/, "");
       const wide = ctx.measureText(text).width;
       const left = Math.max(bbox.left, Math.min(x, bbox.left + bbox.width - wide));
       if (taken.some(([from, to]) => left < to && left + wide > from)) continue;

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import log, log2, sqrt
 from typing import NamedTuple
@@ -24,6 +24,10 @@ MAX_MESSAGE = 80
 
 CERTAINTY = 3.0
 """Standard deviations above chance that a label must separate: of a thousand useless labels, one does."""
+
+_PART = rf"(code|from_version|label(:{KEY_PATTERN.strip('^$')})?)"
+BY_PATTERN = rf"^{_PART}(,{_PART})*$"
+"""What :func:`parse_by` reads."""
 
 BY_CODE, BY_LABEL, BY_VERSION = "code", "label", "from_version"
 
@@ -88,27 +92,27 @@ class Cause:
 def parse_by(text: str | None) -> By:
     """Read ``by``, a list such as ``code,label:revision,from_version``. None: the failure, the best label, the version.
 
+    A part may be repeated; of several labels, the last one counts.
+
     Raises:
-        InvalidInput: a part is unknown, or appears twice.
+        InvalidInput: a part is unknown.
     """
-    if text is None:
-        return By()
-    code, version, best, label = False, False, False, None
-    parts = [part.strip() for part in text.split(",")]
-    kinds = [part.partition(":")[0] for part in parts]
-    for part, kind in zip(parts, kinds, strict=True):
-        key = part.partition(":")[2]
-        if part in {BY_CODE, BY_LABEL, BY_VERSION} and kinds.count(kind) == 1:
-            code, best, version = code or part == BY_CODE, best or part == BY_LABEL, version or part == BY_VERSION
-        elif kind == BY_LABEL and kinds.count(kind) == 1 and re.fullmatch(KEY_PATTERN, key):
-            label = key
+    by = By() if text is None else By(code=False, best_label=False, version=False)
+    for part in () if text is None else text.split(","):
+        kind, has_key, key = part.partition(":")
+        if part == BY_CODE:
+            by = replace(by, code=True)
+        elif part == BY_VERSION:
+            by = replace(by, version=True)
+        elif kind == BY_LABEL and (re.fullmatch(KEY_PATTERN, key) or not has_key):
+            by = replace(by, label=key or None, best_label=not has_key)
         else:
             raise InvalidInput(
                 f"cannot group by {part[:100]!r}",
                 hint="Use a list of code, label:KEY (or label, for the label that explains most) and from_version.",
                 field="by",
             )
-    return By(code, label, best, version)
+    return by
 
 
 def best_label(failed: Sequence[Mapping[str, str]], succeeded: Sequence[Mapping[str, str]]) -> str | None:

@@ -51,8 +51,8 @@ class HowFar:
 
     @property
     def finished_share(self) -> float:
-        """Share of the devices that have succeeded, failed or been skipped, 0 to 1."""
-        return (self.finished + self.skipped) / self.total if self.total else 0.0
+        """Share of the devices that have succeeded or failed, 0 to 1. A skipped device was never updated."""
+        return self.finished / self.total if self.total else 0.0
 
     @property
     def failure_rate(self) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.event import Event
 from rollwave.domain.events import (
@@ -17,16 +16,8 @@ from rollwave.domain.events import (
     CampaignRunning,
     WaveOpened,
 )
+from rollwave.domain.overview.sentences import sentence
 from rollwave.domain.policy_events import GuardrailTripped, SendingResumed, SendingStopped
-
-MARKED = frozenset(
-    each.word
-    for each in (
-        *(CampaignRunning, CampaignPaused, CampaignAborted, CampaignCompleted),
-        *(WaveOpened, GuardrailTripped, SendingStopped, SendingResumed),
-    )
-)
-"""The names of the events that may be marked."""
 
 
 class MarkerKind(StrEnum):
@@ -40,6 +31,20 @@ class MarkerKind(StrEnum):
     ENDED = "ended"
 
 
+_KINDS: Mapping[type[Event], MarkerKind] = {
+    CampaignPaused: MarkerKind.PAUSE,
+    SendingStopped: MarkerKind.PAUSE,
+    SendingResumed: MarkerKind.RESUME,
+    WaveOpened: MarkerKind.WAVE,
+    GuardrailTripped: MarkerKind.TRIP,
+    CampaignAborted: MarkerKind.ENDED,
+    CampaignCompleted: MarkerKind.ENDED,
+}
+
+MARKED = frozenset({CampaignRunning.word, *(each.word for each in _KINDS)})
+"""The names of the events that may be marked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Marker:
     """A time at which something happened, with a sentence about it."""
@@ -50,42 +55,12 @@ class Marker:
 
 
 def markers(history: Iterable[tuple[datetime, Event]]) -> list[Marker]:
-    """The markers of these events, in their order. The first start is another one than those after a pause."""
-    found = (_marker(at, event) for at, event in history)
-    return [each for each in found if each is not None]
+    """The markers of these events, in their order. Left out: events that are not marked."""
+    kinds = ((at, event, _kind(event)) for at, event in history)
+    return [Marker(at, kind, sentence(event)) for at, event, kind in kinds if kind is not None]
 
 
-def _marker(at: datetime, event: Event) -> Marker | None:
-    kind: MarkerKind
-    match event:
-        case CampaignRunning(was=was):
-            kind, text = _started(was)
-        case CampaignPaused(reason=reason):
-            kind, text = MarkerKind.PAUSE, _why("Paused", reason)
-        case SendingStopped(name=name, reason=reason):
-            kind, text = MarkerKind.PAUSE, _why(f"Sending stopped by {_brake(event.kind, name)}", reason)
-        case SendingResumed(name=name):
-            kind, text = MarkerKind.RESUME, f"Sending goes on: {_brake(event.kind, name)} is over."
-        case WaveOpened(wave=wave, name=name):
-            kind, text = MarkerKind.WAVE, f"Wave {name or wave} opened."
-        case GuardrailTripped(guardrail=name, failed=failed, of=of):
-            kind, text = MarkerKind.TRIP, f"Guardrail {name} tripped: {failed:,} of {of:,} devices failed."
-        case CampaignAborted(reason=reason):
-            kind, text = MarkerKind.ENDED, _why("Aborted", reason)
-        case CampaignCompleted():
-            kind, text = MarkerKind.ENDED, "Completed."
-        case _:
-            return None
-    return Marker(at, kind, text)
-
-
-def _started(was: CampaignStatus) -> tuple[MarkerKind, str]:
-    return (MarkerKind.STARTED, "Started.") if was is CampaignStatus.CREATED else (MarkerKind.RESUME, "Resumed.")
-
-
-def _brake(kind: BrakeKind, name: str) -> str:
-    return "the halt" if kind is BrakeKind.HALT else f"the freeze {name}"
-
-
-def _why(what: str, reason: str | None) -> str:
-    return f"{what}: {reason.rstrip('.')}." if reason else f"{what}."
+def _kind(event: Event) -> MarkerKind | None:
+    if isinstance(event, CampaignRunning):
+        return MarkerKind.STARTED if event.was is CampaignStatus.CREATED else MarkerKind.RESUME
+    return _KINDS.get(type(event))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from rollwave.domain.policy import windows
-from rollwave.domain.policy.document.model import PaceRule, ScheduleRule
+from rollwave.domain.policy.document.model import PaceRule, ScheduleRule, WaveRule
 from rollwave.domain.policy.pace import rate_of
+from rollwave.domain.policy.waves import Soak
 from rollwave.errors import UnreadableRow
 
 MAX_PIECES = 2000
@@ -92,6 +93,17 @@ def ideal(facts: PlanFacts) -> Plan | None:
     except _Cut:
         return Plan(_fewer(curve.points), None)
     return Plan(_fewer(curve.points), curve.now)
+
+
+def soaks_left(rules: Sequence[WaveRule], number: int, soak: Soak | None, now: datetime) -> list[float]:
+    """The seconds of soak of the wave ``number`` and each after it.
+
+    ``soak``: the one of that wave that has begun, of which only the rest is left; None: it has not begun.
+    """
+    soaks = [each.gate.soak or 0.0 if each.gate else 0.0 for each in rules[number:]]
+    if soaks and soak is not None:
+        soaks[0] = max(0.0, soaks[0] - (now - soak.since).total_seconds())
+    return soaks
 
 
 def at(points: Sequence[PlanPoint], time: datetime) -> int:

@@ -6,7 +6,6 @@ A look writes at most one point every few seconds, and none while the counters s
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import CampaignStatus
@@ -14,7 +13,6 @@ from rollwave.domain.overview import plan as plans
 from rollwave.domain.overview.plan import Plan, PlanFacts, PlannedWave
 from rollwave.domain.overview.timeline import MAX_POINTS, SURPLUS_POINTS, Point, resolution, surplus
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
-from rollwave.engine.soaks import soaks_left
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import timeline, waves
@@ -92,48 +90,51 @@ class Timeline:
         campaign = locked.row
         if not await timeline.plan_made(connection, campaign):
             stored = await timeline.counters(connection, campaign.tenant_id, campaign.id)
-            left = None if stored.point is None else _waves_left(locked, stored.point)
-            if left is None:
-                return  # its devices are not counted or placed yet
-            await timeline.write_plan(connection, campaign, self._ideal(locked, left))
+            if stored.point is None or not _is_placed(campaign):
+                return
+            await timeline.write_plan(connection, campaign, self._ideal(locked, stored.point))
         written.planned = timeline.revision_of(campaign)
 
-    def _ideal(self, locked: CampaignUnderPolicy, left: Sequence[PlannedWave]) -> Plan | None:
+    def _ideal(self, locked: CampaignUnderPolicy, counters: Point) -> Plan | None:
         campaign, document = locked.row, locked.policy.document
         size = campaign.firmware_size
-        flat = locked.policy.rate * 60 / self._settings.tick_interval if document is None else None
-        facts = PlanFacts(
-            campaign.read_at,
-            campaign.sent,
-            campaign.succeeded,
-            left,
-            flat,
-            None if document is None else document.pace,
-            None if document is None else document.schedule,
-            size if isinstance(size, int) else None,
-        )
         try:
+            facts = PlanFacts(
+                campaign.read_at,
+                campaign.sent,
+                campaign.succeeded,
+                _waves_left(locked, counters),
+                locked.policy.rate * 60 / self._settings.tick_interval if document is None else None,
+                None if document is None else document.pace,
+                None if document is None else document.schedule,
+                size if isinstance(size, int) else None,
+            )
             return plans.ideal(facts)
         except Exception:  # noqa: BLE001  a chart must not keep the campaign from being sent
             _log.exception("ota_plan_failed", campaign_id=campaign.id, tenant_id=campaign.tenant_id)
             return None
 
 
-def _waves_left(locked: CampaignUnderPolicy, counters: Point) -> list[PlannedWave] | None:
-    """The devices never sent to, by wave, from the present wave on. None: the devices are not placed yet."""
+def _is_placed(campaign: Campaign) -> bool:
+    """Whether the sizes of the waves of its document are known."""
+    sizes = {each.number: each.size for each in waves.of(campaign)}
+    document = campaign.document
+    return document is None or all(sizes.get(number) is not None for number in range(len(document.waves)))
+
+
+def _waves_left(locked: CampaignUnderPolicy, counters: Point) -> list[PlannedWave]:
+    """The devices never sent to, by wave, from the present wave on."""
     campaign, document = locked.row, locked.policy.document
     unsent = max(0, counters.unfinished + counters.finished - campaign.sent)
     if document is None:
         return _flat_waves_left(locked, unsent)
     if not document.waves:
         return [PlannedWave(unsent)]
-    rows = {each.number: each for each in waves.of(campaign)}
-    if any(number not in rows or rows[number].size is None for number in range(len(document.waves))):
-        return None
-    later = [rows[number].size or 0 for number in range(campaign.wave + 1, len(document.waves))]
-    present = max(0, unsent - sum(later))
-    left = zip([present, *later], soaks_left(campaign, document), strict=True)
-    return [PlannedWave(devices, soak) for devices, soak in left]
+    present, *later = waves.of(campaign)[campaign.wave : len(document.waves)]
+    left_later = [each.size or 0 for each in later]
+    left = [max(0, unsent - sum(left_later)), *left_later]
+    soaks = plans.soaks_left(document.waves, present.number, present.soak, campaign.read_at)
+    return [PlannedWave(devices, soak) for devices, soak in zip(left, soaks, strict=True)]
 
 
 def _flat_waves_left(locked: CampaignUnderPolicy, unsent: int) -> list[PlannedWave]:
