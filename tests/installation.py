@@ -38,13 +38,13 @@ class Installation:
 
 @asynccontextmanager
 async def installed(
-    database: str, broker: str, log: Path, *, port: int | None = None, tick: float = 0.2
+    database: str, broker: str, log: Path, *, port: int | None = None, tick: float = 0.2, timeout: float = 30
 ) -> AsyncIterator[Installation]:
     url = f"http://127.0.0.1:{port or free_port()}"
     settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker, "OTA_TICK_INTERVAL": str(tick)}
     async with rollwave_running("serve", "--port", url.rpartition(":")[2], log=log, env=settings) as server:
         async with httpx2.AsyncClient(base_url=url, timeout=5, trust_env=False) as client:
-            await eventually(lambda: _ready(client), timeout=30, what="rollwave serve is ready")
+            await eventually(lambda: _ready(client), timeout=timeout, what="rollwave serve is ready")
         made = rollwave("apikey", "create", "--tenant", TENANT, "--role", "operator", env=settings)
         yield Installation(
             database, broker, {"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": made.stdout.strip(), **settings}

@@ -81,10 +81,11 @@ def revision(device: str) -> str:
 async def standing_still(database: str, folder: Path) -> AsyncIterator[Installation]:
     """Campaign 1 runs and waits for its devices in progress, 2 was aborted, 3 was not started."""
     with EmbeddedBroker() as broker:
-        async with installed(database, broker.url, folder / "serve.log") as north, devices(broker.url, answer):
+        serving = installed(database, broker.url, folder / "serve.log", timeout=120)
+        async with serving as north, devices(broker.url, answer):
             await asyncio.to_thread(_prepare, north, folder)
             try:
-                await eventually(lambda: asyncio.to_thread(_stands_still, north), timeout=20)
+                await eventually(lambda: asyncio.to_thread(_stands_still, north), timeout=120)
             except AssertionError as error:
                 raise AssertionError(state(north)) from error
             await asyncio.to_thread(_prepare_others, north)

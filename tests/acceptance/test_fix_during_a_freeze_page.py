@@ -55,19 +55,19 @@ async def test_the_page_can_be_followed(north: Installation, tmp_path: Path) -> 
         assert "the freeze year-end is in force" in run(north, ordinary, tmp_path)
         run(north, policy, tmp_path)
         started = run(north, fix, tmp_path)
-        assert "campaign 2 is RUNNING" in started
+        assert "Campaign 2 is RUNNING." in started
         refused = north.run("campaign", "start", "1")
         assert refused.returncode == 0, "the ordinary campaign needs no approver"
         await eventually(lambda: "1 SUCCESS" in north.do("campaign", "show", "2"))
         await eventually(lambda: "the soak ends at" in run(north, look, tmp_path))
-        assert "stopped by" not in north.do("campaign", "show", "2"), "the policy of the fix ignores freezes"
+        assert "topped by" not in north.do("campaign", "show", "2"), "the policy of the fix ignores freezes"
         assert "freeze year-end until 2099-01-07 00:00 UTC: the shops" in north.do("campaign", "show", "1")
-        assert "freeze year-end is in force until" in north.do("campaign", "list")
+        assert "freeze year-end is in force until" in north.run("campaign", "list").stderr
         watched = north.run("campaign", "watch", "1", "--timeout", "0").stdout
-        assert "RUNNING, stopped by freeze year-end until 2099-01-07 00:00 UTC: the shops are open" in watched
+        assert "(Stopped by the freeze year-end until 2099-01-07 00:00 UTC: the shops are open" in watched
         assert "PENDING" in north.do("campaign", "devices", "1"), "the freeze still stops the ordinary campaign"
         halted = [line for line in run(north, halt, tmp_path).splitlines() if line.startswith("sending is")]
-        assert ["sending is halted" in line for line in halted] == [True, True, False]
+        assert ["sending is halted" in line for line in halted] == [True, False]
         assert sent_to(north, 2) == 1, "the fix that was withdrawn is not sent to another device"
         assert north.do("halt", "--all", "--reason", "test") == "sending is halted for 1 tenant\n"
         run(north, thaw, tmp_path)

@@ -59,11 +59,11 @@ async def test_a_campaign_on_a_group_imported_from_a_file_completes(north: Insta
     assert "2.1" in north.do("campaign", "show", "1")
     listed = json.loads(north.do("campaign", "devices", "1", "-o", "json", "--limit", "2"))
     assert (len(listed["devices"]), listed["total"]) == (2, 6)
-    assert "2 of 6; --limit shows more" in north.do("campaign", "devices", "1", "--limit", "2")
+    assert "2 of 6; --limit shows more" in north.run("campaign", "devices", "1", "--limit", "2").stderr
     explained = north.do("campaign", "explain", "1", "dev-1")
     assert explained.splitlines()[0] == "dev-1 is SUCCESS, and is not sent to now"
     assert "it runs the firmware" in explained
-    assert north.do("campaign", "waiting", "1").splitlines() == ["No device is PENDING."]
+    assert north.run("campaign", "waiting", "1").stderr.splitlines() == ["No device is PENDING."]
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
 
 
@@ -117,8 +117,10 @@ async def test_create_waits_for_targeting_of_a_large_group_up_to_its_timeout(
         gave_up = north.run(*words, "--timeout", "8")
         assert (gave_up.returncode, gave_up.stdout) == (4, f"campaign 1: {expected}")
         assert gave_up.stderr.splitlines()[-1] == f"campaign 1: {so_far}; no worker seems to run"
-        assert so_far in north.do("campaign", "show", "1")
-        assert f"RUNNING  {so_far} · 10000 PENDING" in north.run("campaign", "watch", "1", "--timeout", "0").stdout
+        targeted = "Running; 10,000 of 12,000 devices are targeted so far"
+        assert targeted in north.do("campaign", "show", "1")
+        watched = north.run("campaign", "watch", "1", "--timeout", "0").stdout
+        assert f"RUNNING  10,000 PENDING  ({targeted})" in watched
     at_once = north.run(*words)
     assert (at_once.returncode, at_once.stdout, at_once.stderr) == (0, f"campaign 2: {expected}", "")
     waited = north.run(*words, "--wait")
@@ -141,7 +143,7 @@ async def test_abort_asks_for_confirmation_and_watch_exits_with_a_code_for_abort
     assert on_a_terminal(north, "campaign", "abort", "1", answer="n\n") == 1
     assert "CREATED" in north.do("campaign", "show", "1")
     assert on_a_terminal(north, "campaign", "abort", "1", answer="y\n") == 0
-    assert north.do("campaign", "abort", "1", "--yes") == "campaign 1 is ABORTED\n"
+    assert north.do("campaign", "abort", "1", "--yes") == "Campaign 1 is ABORTED.\n"
     watched = north.run("campaign", "watch", "1")
     assert watched.returncode == 3
     assert watched.stdout.splitlines()[-1].startswith("ABORTED  3 SKIPPED")

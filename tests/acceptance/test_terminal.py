@@ -56,6 +56,7 @@ async def test_contexts_choose_the_server_and_never_show_a_key(north: Installati
     code, _, error = run("device-group", "list", "--context", "nowhere")
     assert (code, "Known contexts: here, gone." in error) == (1, True)
     other = rollwave("apikey", "create", "--tenant", "south", "--role", "viewer", env=north.env).stdout.strip()
+    assert other
     code, names, warning = run("device-group", "list", "-o", "name", ROLLWAVE_API_KEY=other)
     assert (code, names) == (0, ""), "the key of the environment has gone to the current context's URL"
     assert warning.startswith("warning: ROLLWAVE_API_KEY is sent to")

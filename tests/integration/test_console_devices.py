@@ -17,7 +17,7 @@ from rollwave.engine import new_campaign, operations
 from rollwave.store import access, devices, firmware
 from rollwave.store.database import Pool
 from rollwave.store.new_campaigns import NewCampaign
-from tests.console_client import signed_in, submit
+from tests.console import signed_in, submit
 
 HOSTILE = "<script>alert(1)<"
 ESCAPES = "\x1b[31mred\u202e"
@@ -183,11 +183,13 @@ async def test_firmware_is_registered_and_deleted(operator: httpx2.AsyncClient) 
     assert "64 hex digits" in wrong.text
     assert 'value="2.0"' in wrong.text
     given = {"version": "2.0", "file_url": "https://files.example/a", "checksum_sha256": "sha256:" + "AB" * 32}
+    given["file_size_bytes"] = "3400000"
     done = await submit(operator, page, page, **given)
     assert (done.status_code, done.headers["Location"]) == (303, "/console/firmware")
     shown = await operator.get("/console/firmware")
     assert "Firmware 2.0 is registered." in shown.text
     assert "ab" * 6 in shown.text
+    assert "3.4 MB" in shown.text
     conflict = await submit(operator, page, page, **{**given, "file_url": "https://files.example/b"})
     assert conflict.status_code == 409
     assert "registered already" in conflict.text

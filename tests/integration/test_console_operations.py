@@ -15,7 +15,7 @@ from rollwave.store import access, brakes, devices, firmware, quarantine
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.quarantine import Sample
-from tests.console_client import log_in, signed_in, submit, visiting
+from tests.console import log_in, signed_in, submit, visiting
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -63,9 +63,9 @@ async def test_quarantined_messages_are_listed_and_purged(
     assert (refused.returncode, "--tenant" in refused.stderr, refused.stdout) == (1, True, "")
     assert "theirs" in rollwave("quarantine", "list", "--tenant", "south", env=confined).stdout
     one = rollwave("quarantine", "list", "--tenant", "north", "--limit", "1", env=env)
-    assert "1 of 4; --limit shows more." in one.stdout
+    assert "1 of 4; --limit shows more." in one.stderr
     refused = rollwave("quarantine", "clear", "--tenant", "north", env=env)
     assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
     assert rollwave("quarantine", "clear", "--tenant", "north", "--yes", env=env).stdout == "4 messages deleted\n"
-    assert rollwave("quarantine", "list", "--tenant", "north", env=env).stdout == "No messages kept for tenant north.\n"
+    assert rollwave("quarantine", "list", "--tenant", "north", env=env).stderr == "No messages kept for tenant north.\n"
     assert "theirs" in rollwave("quarantine", "list", "--tenant", "south", env=env).stdout

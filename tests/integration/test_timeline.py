@@ -279,3 +279,18 @@ async def test_the_markers_of_a_campaign(pool: Pool) -> None:
         found = (await operator.get(f"{path}/timeline")).json()
     assert [each["kind"] for each in found["markers"]] == ["started", "pause", "resume", "ended"]
     assert found["markers"][1]["text"] == "PAUSED: paused by an operator"
+
+
+async def test_the_look_that_completes_a_campaign_writes_its_end_in_any_case(host: Connection, pool: Pool) -> None:
+    """Also if the point before it was written a moment ago."""
+    campaign = await insert_campaign(host, 1)
+    upkeep = Upkeep(pool, Settings())
+    await upkeep.look_after(campaign_ref(campaign))
+    await host.execute("UPDATE ota_campaign_points SET at = now()")
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'SUCCESS', attempt = 1, sent_attempt = 1, completed_at = now()"
+    )
+    await host.execute("UPDATE ota_campaigns SET pending = 0, succeeded = 1, sent = 1")
+    look = await upkeep.look_after(campaign_ref(campaign))
+    assert look.completed
+    assert (await stored(host, campaign))[-1] == (0, 0, 0, 1, 0, 0)

@@ -56,6 +56,7 @@ def test_contexts_are_added_used_and_removed() -> None:
 def test_a_key_is_never_part_of_what_is_printed() -> None:
     assert "secret" not in f"{PROD} {PROD!r} {BOTH}"
     assert (PROD.tenant, PROD.key_id) == ("north", "0123456789abcdef")
+    assert Context("x", "http://x", "rollwave.a.b%2Fc.0123.secret").tenant == "a.b/c"
     assert Context("x", "http://x", "opaque").key_id == ""
 
 

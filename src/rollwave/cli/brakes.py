@@ -36,8 +36,8 @@ def halt(
     """Stop all sending of the tenant within a second, or lift that again.
 
     Campaigns keep their status, reports still count, and deadlines stand still.
-    Nothing ignores a halt, also no policy that ignores freezes. `rollwave campaign
-    waiting` then names the gate `halted`.
+    Nothing ignores a halt, also no policy that ignores freezes. `rollwave
+    campaign waiting` then names the gate `halted`.
     """
     if (lift and show) or (everyone and show):
         raise typer.BadParameter("--show stands alone")

@@ -158,8 +158,9 @@ def watch(
 ) -> None:
     """Follow a campaign until it ends.
 
-    On a terminal, the view is live; elsewhere, each change is one line, or one document with -o json. Exits with 0
-    when the campaign is COMPLETED, with 3 when it is ABORTED, with 4 after --timeout.
+    On a terminal, the view is live; elsewhere, each change is one line, or one
+    document with -o json. Exits with 0 when the campaign is COMPLETED, with 3
+    when it is ABORTED, with 4 after --timeout.
     """
     from rollwave.cli import watch as watching
 

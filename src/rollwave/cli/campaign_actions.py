@@ -50,8 +50,8 @@ def cancel(
 ) -> None:
     """Abort a campaign, and tell its devices in progress to stop.
 
-    A device that can still stop reports FAILED with the code CANCELLED. A device that already installs the firmware
-    carries on. This cannot be undone.
+    A device that can still stop reports FAILED with the code CANCELLED. A
+    device that already installs the firmware carries on. This cannot be undone.
     """
     if not yes and not _confirmed(campaign_id, "cancel"):
         raise RollwaveError("nothing was changed")
@@ -66,9 +66,10 @@ def retry(
 ) -> None:
     """Give failed devices one more attempt each, also above the maximum number of attempts.
 
-    The campaign must be running or paused. A paused campaign sends the attempts when it is started.
-    The devices are in progress from then on, and shown as DOWNLOADING, also while a pause, a window or a quarantine
-    keeps the attempt back.
+    The campaign must be running or paused. A paused campaign sends the attempts
+    when it is started. The devices are in progress from then on, and shown as
+    DOWNLOADING, also while a pause, a window or a quarantine keeps the attempt
+    back.
     """
     query = {"reason": reason.value if reason else None, "code": code}
     with connect() as api:

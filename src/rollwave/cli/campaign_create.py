@@ -79,15 +79,17 @@ def create(
 ) -> None:
     """Create a campaign: bring a group of devices to a firmware version.
 
-    Nothing is sent until the campaign is started. The chosen firmware is printed.
-    If several device types have the same version, give the id of the firmware: id:2.
+    Nothing is sent until the campaign is started. The chosen firmware is
+    printed. If several device types have the same version, give the id of the
+    firmware: id:2.
 
-    A file has the keys name, firmware, group, and policy or the rules, with `_` for `-`.
+    A file has the keys name, firmware, group, and policy or the rules, with `_`
+    for `-`.
 
-    A group of more than 10,000 devices is targeted in the background. On a terminal, or
-    with --wait, the command waits and shows the progress on standard error; Ctrl-C stops
-    the command, not the targeting. Exits with 3 if the campaign is ABORTED meanwhile, with
-    4 after --timeout.
+    A group of more than 10,000 devices is targeted in the background. On a
+    terminal, or with --wait, the command waits and shows the progress on
+    standard error; Ctrl-C stops the command, not the targeting. Exits with 3 if
+    the campaign is ABORTED meanwhile, with 4 after --timeout.
     """
     rules = {
         "rollout_strategy": strategy.value if strategy else None,

@@ -27,7 +27,8 @@ def causes(
 ) -> None:
     """Show what the failed devices of a campaign have in common.
 
-    Without `label:KEY`, the label that separates failed devices from others best is taken, if there is one.
+    Without `label:KEY`, the label that separates failed devices from others
+    best is taken, if there is one.
     """
     with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/causes", by=by)
@@ -77,7 +78,8 @@ def report(
 ) -> None:
     """Write one HTML file about a campaign, with its charts, to attach to a ticket.
 
-    The file needs no server and no script. It follows the theme of the reader and can be printed.
+    The file needs no server and no script. It follows the theme of the reader
+    and can be printed.
     """
     from rollwave.client.report import page
 

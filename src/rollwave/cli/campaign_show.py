@@ -39,8 +39,9 @@ def _facts(document: Mapping[str, Any], snapshot: Any) -> Iterator[tuple[str, ob
         yield "pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"
     if len(snapshot.waves) > 1:
         for wave in snapshot.waves:
-            yield "wave", f"{wave.text}, {wave.numbers}"
-    for guardrail in snapshot.guardrails:
+            until = f" until {moment(wave.until.isoformat())}" if wave.until else ""
+            yield "wave", f"{wave.text}{until}, {wave.numbers}"
+    for guardrail in snapshot.guardrails_to_show:
         yield "guardrail", guardrail.text
     for cause in snapshot.causes:
         yield "failures", cause.text

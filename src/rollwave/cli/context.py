@@ -48,8 +48,9 @@ def add(
 ) -> None:
     """Add a context. The first one becomes the current one.
 
-    The key is not an argument, because other users of this machine can see those. It is stored in
-    `contexts.json` below ~/.config/rollwave, or XDG_CONFIG_HOME, which only you can read. It is never printed.
+    The key is not an argument, because other users of this machine can see
+    those. It is stored in `contexts.json` below ~/.config/rollwave, or
+    XDG_CONFIG_HOME, which only you can read. It is never printed.
     """
     from rollwave.client.address import base_url
     from rollwave.client.contexts import Context

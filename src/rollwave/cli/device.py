@@ -49,8 +49,9 @@ def list_(
 ) -> None:
     """List the registered devices, by id.
 
-    A selector compares labels: a device's attributes, and device_id, device_type,
-    version, time_zone and last_seen. The waves of a policy use the same selectors.
+    A selector compares labels: a device's attributes, and device_id,
+    device_type, version, time_zone and last_seen. The waves of a policy use the
+    same selectors.
 
     Operators: == != < <= > >= in (...) not in (...) has(KEY) like 'abc*', joined
     by and, or, not and brackets. All of them: docs/reference/selectors.md
@@ -141,12 +142,14 @@ def run(
 ) -> None:
     """Run one device: receive update commands, download, verify, install, report.
 
-    It runs until it is stopped, reconnects by itself, and resumes an interrupted update after a restart.
-    The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
-    MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
+    It runs until it is stopped, reconnects by itself, and resumes an
+    interrupted update after a restart. The broker's credentials come from
+    MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT, MQTT_CLIENT_CERT and
+    MQTT_CLIENT_KEY.
 
-    The install command has the variables ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN.
-    If it exits with another code than 0, the update has FAILED. The last line of its output is the reason.
+    The install command has the variables ROLLWAVE_FILE, ROLLWAVE_VERSION and
+    ROLLWAVE_CAMPAIGN. If it exits with another code than 0, the update has
+    FAILED. The last line of its output is the reason.
     """
     from rollwave import log
     from rollwave.device.agent import AgentPlan

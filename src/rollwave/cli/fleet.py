@@ -71,18 +71,18 @@ def fleet(
 ) -> None:
     """Simulate devices: they receive commands, download, verify, and report.
 
-    The seed and the device ids determine which devices have a fault, so a run can be repeated.
-    The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
-    MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
+    The seed and the device ids determine which devices have a fault, so a run
+    can be repeated. The broker's credentials come from MQTT_USERNAME,
+    MQTT_PASSWORD, MQTT_CA_CERT, MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
 
-    Runs until Ctrl-C, --for or --commands, then prints the counters of the devices.
-    Exits with 4 if --for ends before --commands is reached.
+    Runs until Ctrl-C, --for or --commands, then prints the counters of the
+    devices. Exits with 4 if --for ends before --commands is reached.
 
     For example:
 
         rollwave fleet --tenant demo --devices 1000 --fail 0.02 --mute 0.01
 
-        rollwave fleet --tenant demo --devices 200 --commands 200 --for 300 -o json
+    rollwave fleet --tenant demo --devices 200 --commands 200 --for 300 -o json
     """
     from rollwave import log
     from rollwave.cli.fleet_display import print_tally

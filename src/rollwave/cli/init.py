@@ -53,8 +53,9 @@ def init(
 ) -> None:
     """Write a file with all settings and what they mean, and check it.
 
-    Settings that are exported keep their values; the others are comments with their defaults. Then the database and
-    the broker are checked as `rollwave doctor` does, with the settings of the file. Exits with 1 if one of them
+    Settings that are exported keep their values; the others are comments with
+    their defaults. Then the database and the broker are checked as `rollwave
+    doctor` does, with the settings of the file. Exits with 1 if one of them
     cannot be used; the file is written all the same.
     """
     from rollwave.settings import Settings

@@ -36,16 +36,20 @@ def migrate(
 ) -> None:
     """Bring the schema of the database at DATABASE_URL up to date with this version.
 
-    Safe to repeat, also while workers run. Each run compares roles, grants, policies and owners with what they
-    should be and repairs them, for example after a dump was restored without them.
+    Safe to repeat, also while workers run. Each run compares roles, grants,
+    policies and owners with what they should be and repairs them, for example
+    after a dump was restored without them.
 
-    Tables of another service (tenants, devices, device_groups, device_group_members, firmware_versions,
-    ota_campaigns, ota_device_status) are adopted, with their rows. Run the migrations of that service first:
-    otherwise they find tables that Rollwave created, and fail or skip their work. With --adopt-only nothing is
-    changed until that service has created all of them.
+    Tables of another service (tenants, devices, device_groups,
+    device_group_members, firmware_versions, ota_campaigns, ota_device_status)
+    are adopted, with their rows. Run the migrations of that service first:
+    otherwise they find tables that Rollwave created, and fail or skip their
+    work. With --adopt-only nothing is changed until that service has created
+    all of them.
 
-    An installation belongs to one database. If its rows are found in another database, no worker listens or sends
-    until --moved or --copy says what that database is.
+    An installation belongs to one database. If its rows are found in another
+    database, no worker listens or sends until --moved or --copy says what that
+    database is.
     """
     from rollwave.settings import Settings
     from rollwave.store import migrate as schema

@@ -36,9 +36,10 @@ Reason = Annotated[str | None, typer.Option(help="Why; kept with the revision.")
 def check(file: FileArgument) -> None:
     """Check a policy without a server.
 
-    Each problem is shown with its line, and with a suggestion where there is one. Exits
-    with 1 if there is any. Warnings do not change the exit code. For a policy with
-    windows, the next five openings are shown, for devices without a time zone.
+    Each problem is shown with its line, and with a suggestion where there is
+    one. Exits with 1 if there is any. Warnings do not change the exit code. For
+    a policy with windows, the next five openings are shown, for devices without
+    a time zone.
 
     Whether devices have the labels that the policy names is checked by
     `rollwave campaign create --dry-run`, which shows the size of each wave.
@@ -88,9 +89,10 @@ def edit(
 ) -> None:
     """Change the policy of a campaign, in your editor ($VISUAL or $EDITOR).
 
-    The new policy is checked first. Then its difference, warnings and the next five
-    openings of its windows are shown, and you are asked. It is in force at the next
-    claim. If somebody else has changed the policy in the meantime, nothing is changed.
+    The new policy is checked first. Then its difference, warnings and the next
+    five openings of its windows are shown, and you are asked. It is in force at
+    the next claim. If somebody else has changed the policy in the meantime,
+    nothing is changed.
     """
     path = f"/ota/campaigns/{campaign_id}/policy"
     with connect() as api:

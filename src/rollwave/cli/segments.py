@@ -19,9 +19,9 @@ def segments(
 ) -> None:
     """List the segments of a campaign, with their devices by state.
 
-    A segment is the devices with the same values of the labels that the policy's windows
-    and guardrails mention, such as hardware_revision. A campaign without a policy document
-    has none.
+    A segment is the devices with the same values of the labels that the
+    policy's windows and guardrails mention, such as hardware_revision. A
+    campaign without a policy document has none.
     """
     with connect() as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/segments", limit=limit)
@@ -45,9 +45,9 @@ def promote(
 ) -> None:
     """Open the gate of the present wave now, whatever it still waits for.
 
-    The next wave is sent to at once; a paused campaign stays paused. If the gate asks for
-    an approval, the key needs the role approver, and must not be the one that created the
-    campaign or edited its policy last.
+    The next wave is sent to at once; a paused campaign stays paused. If the
+    gate asks for an approval, the key needs the role approver, and must not be
+    the one that created the campaign or edited its policy last.
     """
     with connect() as api:
         answer = api.post(
@@ -65,9 +65,10 @@ def release(
 ) -> None:
     """Release a segment from quarantine, so that its devices are sent to again.
 
-    A guardrail with the action quarantine stops sending to the devices of one segment while the others go on.
-    Release the segment when you have found the cause. The guardrail then begins a new test, which counts only
-    devices that are sent to after that.
+    A guardrail with the action quarantine stops sending to the devices of one
+    segment while the others go on. Release the segment when you have found the
+    cause. The guardrail then begins a new test, which counts only devices that
+    are sent to after that.
     """
     path = f"/ota/campaigns/{campaign_id}/segments"
     with connect() as api:

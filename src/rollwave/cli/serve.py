@@ -36,8 +36,8 @@ def serve(
 
     The console is at /console: log in with an API key.
 
-    Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. On SIGTERM it finishes the work in progress and
-    exits within 30 seconds.
+    Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. On SIGTERM
+    it finishes the work in progress and exits within 30 seconds.
     """
     require("server", "`rollwave serve`")
     from rollwave.api.app import create_app
@@ -59,8 +59,9 @@ def worker(
 ) -> None:
     """Run a worker: it sends commands and receives reports. HTTP only for health and metrics.
 
-    Needs DATABASE_URL and MQTT_BROKER_URL. Any number of workers can run; they share the work. On SIGTERM it finishes
-    the work in progress and exits within 30 seconds.
+    Needs DATABASE_URL and MQTT_BROKER_URL. Any number of workers can run; they
+    share the work. On SIGTERM it finishes the work in progress and exits within
+    30 seconds.
     """
     require("server", "`rollwave worker`")
     from rollwave.api.ops import create_ops_app

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from rollwave.errors import ConfigurationError, Conflict, NotFound
 
 FILE = "contexts.json"
 
-_PARTS_OF_KEY = 4
+_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,18 @@ class Context:
     @property
     def tenant(self) -> str:
         """The tenant that the key belongs to. Empty: it is not a key of Rollwave."""
-        return self._part(1)
+        return unquote(self._parts[0])
 
     @property
     def key_id(self) -> str:
         """The key's id, as `rollwave apikey list` shows it. Empty: it is not a key of Rollwave."""
-        return self._part(2)
+        return self._parts[1]
 
-    def _part(self, number: int) -> str:
-        parts = self.key.split(".")
-        return parts[number] if len(parts) == _PARTS_OF_KEY and parts[0] == "rollwave" else ""
+    @property
+    def _parts(self) -> tuple[str, str]:
+        brand, _, rest = self.key.partition(".")
+        parts = rest.rsplit(".", 2)  # the tenant may have dots
+        return (parts[0], parts[1]) if brand == "rollwave" and len(parts) == _PARTS else ("", "")
 
 
 @dataclass(frozen=True, slots=True)

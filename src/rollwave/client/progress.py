@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rollwave.client.text import visible
@@ -22,7 +23,10 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class WaveLine:
-    """A wave. ``done``: its devices that have succeeded or failed; None: these are not counted for each wave."""
+    """A wave. ``done``: its devices that have succeeded or failed; None: these are not counted for each wave.
+
+    ``until``: when its soak ends; None: it does not soak.
+    """
 
     name: str
     size: int
@@ -31,6 +35,7 @@ class WaveLine:
     state: str
     text: str
     needs_role: str | None
+    until: datetime | None = None
 
     @property
     def share(self) -> float:
@@ -119,6 +124,11 @@ class Snapshot:
         return self.status in FINAL
 
     @property
+    def guardrails_to_show(self) -> Sequence[Gauge]:
+        """The guardrails, the most used one first. Of a campaign that is over, only those that have tripped."""
+        return [each for each in self.guardrails if each.tripped or not self.over]
+
+    @property
     def counters_final(self) -> bool:
         """Whether the counters are final."""
         return self.over and sum(self.by_state[each] for each in TERMINAL) == self.total
@@ -137,6 +147,7 @@ def _wave(entry: Mapping[str, Any]) -> WaveLine:
         state=entry["state"] or "",
         text=visible(entry["text"]),
         needs_role=entry["needs_role"],
+        until=datetime.fromisoformat(entry["until"]) if entry.get("until") else None,
     )
 
 

@@ -49,9 +49,9 @@ def choose(contexts: Contexts, named: str | None, options: Given, environment: G
     key = options.key or environment.key or (of_context.key if of_context else None)
     if not key:
         raise _no_key(present)
-    by_context_alone = of_context is not None and not (options.url or environment.url)
-    foreign = by_context_alone and not options.key and environment.key != of_context.key if of_context else False
-    return Target(url, key, _warning(of_context) if of_context and foreign and environment.key else "")
+    if of_context is None or options.url or environment.url or options.key or environment.key in {None, of_context.key}:
+        return Target(url, key)
+    return Target(url, key, _warning(of_context))
 
 
 def _warning(context: Context) -> str:

@@ -125,12 +125,13 @@ def around_the_present(waves: Sequence[WaveLine]) -> Sequence[WaveLine]:
 
 
 def _wave(wave: WaveLine) -> RenderableType:
+    until = f" until {wave.until.astimezone():%H:%M}" if wave.until else ""
     needs = f"; needs an {wave.needs_role}" if wave.needs_role else ""
-    return _measured(Bar(wave.share, _GAUGE), Text(f"{wave.text}{needs}"), Text(wave.numbers, no_wrap=True))
+    return _measured(Bar(wave.share, _GAUGE), Text(f"{wave.text}{until}{needs}"), Text(wave.numbers, no_wrap=True))
 
 
 def _guardrails(snapshot: Snapshot) -> RenderableType | None:
-    shown = snapshot.guardrails[:_LINES_OF_SECTION]
+    shown = snapshot.guardrails_to_show[:_LINES_OF_SECTION]
     if not shown:
         return None
     return _section(

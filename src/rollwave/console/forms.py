@@ -34,10 +34,10 @@ def first(given: Fields, name: str) -> str:
     return (given.get(name) or [""])[0].strip()
 
 
-def check(model: type[Model], values: Mapping[str, object]) -> Model | Messages:
-    """The request that the API would take, from values of which empty ones are left out; or what is wrong with them."""
+def check(model: type[Model], values: Mapping[str, str]) -> Model | Messages:
+    """The request that the API would take, from texts of which empty ones are left out; or what is wrong with them."""
     try:
-        return model.model_validate({name: value for name, value in values.items() if value not in ("", None)})
+        return model.model_validate({name: value for name, value in values.items() if value}, strict=False)
     except ValidationError as error:
         return _messages(error.errors())
 

@@ -1,4 +1,4 @@
-"""Addresses of pages with their filters, and the selectors that filters become."""
+"""Addresses of pages, with their filters."""
 
 from __future__ import annotations
 
@@ -21,15 +21,3 @@ def device(device_id: str) -> str:
 def group(group_id: str) -> str:
     """The address of a group's page."""
     return f"/console/groups/{in_path(group_id)}"
-
-
-def selecting(select: str, **labels: str) -> str:
-    """A selector for the devices that match ``select`` and have these labels. Empty ones are left out."""
-    parts = [f"({select})"] if select.strip() else []
-    parts += [f"{key} == {_quoted(value)}" for key, value in labels.items() if value]
-    return " and ".join(parts)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -42,7 +42,6 @@ def begin(servers: Servers, api: Api, now: datetime) -> None:
 def at_night(now: datetime) -> Mapping[str, Any]:
     """A policy that sends from 02:00 to 04:00, in the zone where the next night is the farthest away."""
     return {
-        "waves": [{"name": "canary", "size": "10%", "gate": {"success_rate": "95%"}}, {"name": "rest"}],
         "pace": {"per_minute": 120},
         "schedule": {
             "time_zone": max(_ZONES, key=lambda zone: _until_night(now.astimezone(ZoneInfo(zone)))),

@@ -39,8 +39,9 @@ _COMPARE_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release, with the ``rules`` of its campaign and the text that introduces it."""
+    """One release: the ``name`` and the ``rules`` of its campaign, and the text that introduces it."""
 
+    name: str
     rules: Mapping[str, Any]
     title: str
     text: str
@@ -73,16 +74,19 @@ POLICY: Mapping[str, Any] = {
 """The policy of the third release: each hardware revision is judged by itself."""
 
 _GOOD_RELEASE = Release(
+    name=f"{GOOD} to all devices",
     rules=_canary(30),
     title=f"Firmware {GOOD} is good",
     text="It is sent to a canary wave of 15 devices first, and to the rest when all of these have succeeded.",
 )
 _BAD_RELEASE = Release(
+    name=f"{BAD} to all devices",
     rules=_canary(12),
     title=f"Firmware {BAD} is bad",
     text="It does not boot on hardware revision B, and the canary wave has no such device. The guardrail must stop it.",
 )
 _PARTIAL_RELEASE = Release(
+    name=f"{BAD} under a policy",
     rules={"policy": POLICY},
     title=f"Firmware {BAD} again, under a policy",
     text="It is sent to a wave of 30 devices first. A guardrail judges each hardware revision by itself, and puts "
@@ -137,7 +141,7 @@ async def _result(good: Snapshot, bad: Snapshot, partial: Snapshot, devices: Fle
 
 async def _release(api: Api, firmware: Mapping[str, Any], display: Display, release: Release) -> Snapshot:
     display.heading(release.title, release.text)
-    order = Order(f"{firmware['version']} to all devices", ALL, release.rules)
+    order = Order(release.name, ALL, release.rules)
     campaign_id = await asyncio.to_thread(start, api, firmware, order)
     follower = Follower(api, campaign_id)
     deadline = time.monotonic() + _CAMPAIGN_TIMEOUT_SECONDS

@@ -137,12 +137,12 @@ def _guardrails(snapshot: Snapshot) -> Iterator[Element]:
 
 
 def _causes(causes: Mapping[str, Any]) -> Iterator[Element]:
-    rows = [(f"{each['devices']:,}", visible(each["text"])) for each in causes["causes"]]
-    if not rows:
+    found = [Element("li", visible(each["text"])) for each in causes["causes"]]
+    if not found:
         yield _section("Failures by cause", Element("p", "No device has failed."))
         return
     note = [Element("p", visible(causes["text"]), class_="meta")] if causes["text"] else []
-    yield _section("Failures by cause", _table(("devices", "cause"), rows), *note)
+    yield _section("Failures by cause", Element("ul", *found, class_="causes"), *note)
 
 
 def _waiting(snapshot: Snapshot) -> Iterator[Element]:

@@ -110,7 +110,7 @@ def _campaigns(reach: brakes.Reach) -> str:
 async def add_freeze(request: Request, pool: DbPool, settings: ServerSettings, session: Operator) -> Response:
     """Add a freeze, or say beside the field what is wrong."""
     given = await forms.fields(request)
-    values: dict[str, object] = {name: forms.first(given, name) for name in ("name", "reason")}
+    values = {name: forms.first(given, name) for name in ("name", "reason")}
     values |= {name: moment(forms.first(given, name)) for name in ("start", "end")}
     read = forms.check(FreezeIn, values)
     status = 422

@@ -109,10 +109,17 @@ async def _download(form: Form, pool: Pool, tenant_id: str, chosen: Filter) -> R
 
 async def _find(pool: Pool, tenant_id: str, chosen: Filter, *, limit: int, cursor: str | None) -> Page:
     device_type = chosen.device_type or None
-    select = links.selecting(chosen.select, version=chosen.version)
-    if not select:
+    if not chosen.select and not chosen.version:
         return await devices.find_devices(pool, tenant_id, device_type=device_type, limit=limit, cursor=cursor)
-    return await selected_devices.find(pool, tenant_id, select, device_type=device_type, limit=limit, cursor=cursor)
+    return await selected_devices.find(
+        pool,
+        tenant_id,
+        chosen.select or None,
+        device_type=device_type,
+        version=chosen.version or None,
+        limit=limit,
+        cursor=cursor,
+    )
 
 
 @router.get("/devices/{device_id}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
 
 from rollwave.api.parameters import DbPool
+from rollwave.api.schemas.keys import ApiKeyIn
 from rollwave.console import forms
 from rollwave.console.pages import done, page
 from rollwave.console.rights import Admin
 from rollwave.console.route import ConsoleRoute
 from rollwave.console.session import Session
-from rollwave.domain.role import Role
 from rollwave.errors import NotFound
 from rollwave.store import access
 from rollwave.store.access import ApiKey
@@ -22,7 +21,6 @@ from rollwave.store.database import Pool
 router = APIRouter(route_class=ConsoleRoute)
 
 ADDRESS = "/console/keys"
-MAX_NAME, MAX_DAYS = 200, 3650
 
 
 @router.get("/keys")
@@ -45,7 +43,6 @@ async def _page(
     values = {
         "now": datetime.now(UTC),
         "keys": sorted(keys, key=lambda key: (key.revoked_at is not None, -key.created_at.timestamp())),
-        "roles": list(Role),
         "created": created,
         "given": given or {},
         "wrong": wrong or {},
@@ -58,18 +55,13 @@ async def _page(
 async def create_key(request: Request, pool: DbPool, session: Admin) -> Response:
     """Create a key, and show it. It is shown only now: the database has its hash."""
     given = await forms.fields(request)
-    wrong: forms.Messages = {}
-    role, name, days = (forms.first(given, each) for each in ("role", "name", "days"))
-    if role not in set(Role):
-        wrong["role"] = f"Choose one of {', '.join(Role)}."
-    if len(name) > MAX_NAME or "\0" in name:
-        wrong["name"] = f"Use at most {MAX_NAME} characters."
-    if days and (not re.fullmatch("[0-9]{1,4}", days) or not 1 <= int(days) <= MAX_DAYS):
-        wrong["days"] = f"Use a whole number from 1 to {MAX_DAYS:,}, or leave it empty."
-    if wrong:
+    values = {"role": "role", "name": "name", "expires_in_days": "days"}
+    read = forms.check(ApiKeyIn, {name: forms.first(given, field) for name, field in values.items()})
+    if not isinstance(read, ApiKeyIn):
+        wrong = {values.get(name, name): message for name, message in read.items()}
         return await _page(request, pool, session, given=given, wrong=wrong, status=422)
-    expires_in = timedelta(days=int(days)) if days else None
-    key = await access.create(pool, session.tenant_id, Role(role), name=name, expires_in=expires_in)
+    expires_in = None if read.expires_in_days is None else timedelta(days=read.expires_in_days)
+    key = await access.create(pool, session.tenant_id, read.role, name=read.name or "", expires_in=expires_in)
     return await _page(request, pool, session, created=key, status=201)
 
 

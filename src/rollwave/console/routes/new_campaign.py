@@ -127,10 +127,9 @@ def _to_text(draft: _Draft) -> None:
 async def _read(draft: _Draft) -> None:
     """Check all fields, and say beside each what is wrong."""
     given = draft.given
-    firmware_id = first(given, "firmware")
     about = {
         "name": first(given, "name"),
-        "firmware_version_id": int(firmware_id) if firmware_id.isdecimal() and len(firmware_id) < 16 else None,
+        "firmware_version_id": first(given, "firmware"),
         "target_group_id": first(given, "group"),
     }
     read = forms.check(CampaignIn, about)
