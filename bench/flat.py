@@ -14,7 +14,7 @@ from bench.lab import Database
 from bench.load import Key, device_name
 from bench.session import Session
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.engine import identity
+from rollwave.engine import identity, overview
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.mqtt.topics import STATUS_FILTER
@@ -62,7 +62,7 @@ class Subject:
             "flat.claim": self._claim,
             "flat.mark": self._mark,
             "flat.apply": self._apply,
-            "flat.campaign": lambda: views.campaign(pool, *key),
+            "flat.campaign": lambda: overview.campaign(pool, Settings(), *key),
             "flat.devices": self._page,
             "flat.deep": lambda: self._page(cursor=device_name(self.size * 3 // 4)),
             "flat.status": lambda: self._page(ExecutionStatus.FAILED),
