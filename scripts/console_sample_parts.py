@@ -66,9 +66,9 @@ def event(
 
 
 WAVES = [
-    wave(0, "canary", 50, 50, 50, 0, "passed", "passed, 50 of 50 succeeded"),
-    wave(1, "early", 250, 250, 246, 4, "passed", "passed, 246 of 250 succeeded"),
-    wave(2, "rest", 984, 548, 516, 9, "open", "548 of 984 sent"),
+    wave(0, "canary", 50, 50, 50, 0, "passed", "canary (1 of 3): passed"),
+    wave(1, "early", 250, 250, 246, 4, "passed", "early (2 of 3): passed"),
+    wave(2, "rest", 984, 548, 516, 9, "open", "rest (3 of 3): open"),
 ]
 GUARDRAILS = [
     guardrail("failures", 0.16, 0.0158, "trips after 76 more failures in a row", trips_after=76),

@@ -90,11 +90,11 @@ def campaigns() -> dict[str, Document]:
             246,
             4,
             "awaiting_approval",
-            "waits for approval since 12 min",
+            "early (2 of 3): waits for an approval",
             waits_for="approval",
             needs_role="approver",
         ),
-        wave(2, "rest", 984, 0, 0, 0, "waiting", "18 h 40 min at the pace of the policy"),
+        wave(2, "rest", 984, 0, 0, 0, "waiting", "rest (3 of 3): waiting"),
     ]
     halt = {
         "kind": "halt",
