@@ -83,6 +83,7 @@ async def schemathesis(url: str, key: str, folder: Path) -> tuple[int | None, st
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")),
         *("run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
+        *("--exclude-operation-id", "follow_campaign"),  # a stream: its answer does not end
         *("--mode", "all", "--max-examples", "6", "--seed", "1", "--no-color"),
         cwd=folder,
         env=environment(),
