@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import FloatRect, Page, async_playwright, expect
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 WIDTH, HEIGHT = 1200, 780
@@ -63,7 +63,7 @@ async def follow(page: Page, link: str) -> None:
     )
     await _save(page, "campaign")
     await page.get_by_role("link", name="Campaigns").first.click()
-    await _save(page, "list")
+    await _save(page, "list", 400)
     await page.get_by_role("link", name="Faster start-up, south").click()
     await page.locator(".head-actions").get_by_role("button", name="Pause").click()
     await expect(page.locator("#panel-head")).to_have_attribute("data-status", "PAUSED")
@@ -75,7 +75,7 @@ async def follow(page: Page, link: str) -> None:
     await page.locator("input[name=q]").fill("pump-17")
     await page.keyboard.press("Enter")
     await page.get_by_role("main").get_by_role("link", name="pump-17", exact=True).first.click()
-    await _save(page, "device")
+    await _save(page, "device", 540)
     await _new_campaign(page)
 
 
@@ -94,9 +94,10 @@ async def _new_campaign(page: Page) -> None:
     await _save(page, "new")
 
 
-async def _save(page: Page, name: str) -> None:
+async def _save(page: Page, name: str, height: float = HEIGHT) -> None:
     await page.wait_for_timeout(1000)
-    await page.screenshot(path=str(OUT / f"tutorial-{name}.png"))
+    clip: FloatRect = {"x": 0, "y": 0, "width": WIDTH, "height": height}
+    await page.screenshot(path=str(OUT / f"tutorial-{name}.png"), clip=clip)
     print(f"tutorial-{name}.png")
 
 
