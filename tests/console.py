@@ -15,7 +15,7 @@ from rollwave.settings import Settings
 from rollwave.store import access
 from rollwave.store.database import Pool
 
-_TOKEN = re.compile(r'name="csrf_token" value="([0-9a-f]{64})"')
+_TOKEN = re.compile(r'name="csrf_token" value="([0-9a-f]{64,128})"')
 
 
 @asynccontextmanager

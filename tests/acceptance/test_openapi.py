@@ -50,7 +50,7 @@ async def test_the_server_behaves_as_its_openapi_document_says(
         await prepare(client)
         status, output = await schemathesis(url, key, tmp_path)
         assert status == 0, output
-        assert "Tested: 57" in output
+        assert "Tested: 56" in output
         assert "✅ Stateful" in output, "some requests used ids from earlier responses"
         assert "Traceback" not in server.output()
 
@@ -83,6 +83,7 @@ async def schemathesis(url: str, key: str, folder: Path) -> tuple[int | None, st
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")),
         *("run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
+        *("--exclude-operation-id", "follow_campaign"),  # a stream: its answer does not end
         *("--mode", "all", "--max-examples", "6", "--seed", "1", "--no-color"),
         cwd=folder,
         env=environment(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from rollwave.api.app import create_app
 from rollwave.api.live.hub import Hub, Limits
-from rollwave.api.live.news import Snapshot
+from rollwave.api.live.news import News, Snapshot
 from rollwave.domain.role import Role
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.settings import Settings
@@ -52,8 +53,9 @@ async def test_a_stream_tells_of_changes_only(pool: Pool) -> None:
         assert beat is not None
         assert beat.name == "beat"  # nothing has changed
         await client.post(f"{path}/start")
-        second = await stream.until(OVERVIEW)
-        assert second.data["status"] == "RUNNING"
+        # The statements of one read may see a start that commits between them: then the next read corrects it.
+        while (second := await stream.until(OVERVIEW)).data["status"] != "RUNNING":
+            pass
         assert second.id != first.id
         async with following(client, f"{path}/live", Last_Event_ID=second.id) as resumed:
             again = await resumed.next()
@@ -81,15 +83,14 @@ async def test_a_thousand_streams_cost_one_read_a_tick(pool: Pool) -> None:
                 connection.add_query_logger(lambda record: statements.append(record.query))
         statements.clear()
         began = time.monotonic()
-        await eventually(lambda: sum("COMMIT" in each for each in statements) >= 5, what="reads")
+        await eventually(lambda: sum(each == "COMMIT" for each in statements) >= 5, what="reads")
         ticks = (time.monotonic() - began) / hub.tick
-        reads = sum("COMMIT" in each for each in statements)
+        reads = sum(each == "COMMIT" for each in statements)
         assert reads <= ticks + 1
-        waiting = [asyncio.create_task(anext(each)) for each in iterators]  # type: ignore[arg-type]
+        waiting = [asyncio.create_task(_running(each)) for each in iterators]
         async with calling(pool) as client:
             await client.post(f"/ota/campaigns/{campaign}/start")
-        news: list[Any] = await asyncio.wait_for(asyncio.gather(*waiting), SECONDS)
-        assert {each.document["status"] for each in news} == {"RUNNING"}
+        news = await asyncio.wait_for(asyncio.gather(*waiting), SECONDS)
         assert len({id(each) for each in news}) == 1  # the same snapshot for all, and so is what is made of it
 
 
@@ -108,6 +109,13 @@ async def test_a_slow_reader_gets_the_newest_state_only(pool: Pool) -> None:
         assert isinstance(newest, Snapshot)
         assert newest.document["status"] == "PAUSED"
         assert len(newest.document["events"]) >= 6
+
+
+async def _running(news: AsyncGenerator[News]) -> Snapshot:
+    async for each in news:
+        if isinstance(each, Snapshot) and each.document["status"] == "RUNNING":
+            return each
+    raise AssertionError("the stream has ended")
 
 
 def _events(stream: Any) -> int:
@@ -170,20 +178,21 @@ async def test_twin_tenants_see_their_own_campaign(pool: Pool) -> None:
     """Campaigns with the same name in two tenants; each stream has only its own events."""
     paths = {tenant: await a_campaign(pool, tenant) for tenant in ("north", "south")}
     keys = {tenant: await access.create(pool, tenant, Role.OPERATOR) for tenant in paths}
-    async with server(pool) as running, client_of(running, keys["north"]) as north:
-        async with client_of(running, keys["south"]) as south:
-            async with (
-                following(north, f"{paths['north']}/live") as of_north,
-                following(south, f"{paths['south']}/live") as of_south,
-            ):
-                before = (await of_north.until(OVERVIEW)).data
-                await of_south.until(OVERVIEW)
-                assert (await north.post(f"{paths['north']}/start")).status_code == 200
-                after = (await of_north.until(OVERVIEW)).data
-                assert after["status"] == "RUNNING", (before, after)
-                beat = await of_south.next()
-                assert beat is not None
-                assert beat.name == "beat"
+    async with (
+        server(pool) as running,
+        client_of(running, keys["north"]) as north,
+        client_of(running, keys["south"]) as south,
+        following(north, f"{paths['north']}/live") as of_north,
+        following(south, f"{paths['south']}/live") as of_south,
+    ):
+        await of_north.until(OVERVIEW)
+        await of_south.until(OVERVIEW)
+        assert (await north.post(f"{paths['north']}/start")).status_code == 200
+        while (await of_north.until(OVERVIEW)).data["status"] != "RUNNING":
+            pass
+        beat = await of_south.next()
+        assert beat is not None
+        assert beat.name == "beat"
 
 
 @pytest.mark.parametrize(
@@ -232,11 +241,14 @@ async def test_a_server_stops_with_open_streams_and_another_one_goes_on(pool: Po
         assert time.monotonic() - began < 5
         for each in opened:
             assert await each.next() is None  # no end event: the client connects again
-    async with server(pool, port=running.port) as other, client_of(other, key) as client:
-        async with following(client, f"{path}/live", Last_Event_ID=first[0].id) as stream:
-            found = await stream.next()
-            assert found is not None
-            assert found.name == "beat"  # the other process knows that nothing has changed
+    async with (
+        server(pool, port=running.port) as other,
+        client_of(other, key) as client,
+        following(client, f"{path}/live", Last_Event_ID=first[0].id) as stream,
+    ):
+        found = await stream.next()
+        assert found is not None
+        assert found.name == "beat"  # the other process knows that nothing has changed
 
 
 async def test_a_stream_says_that_the_database_is_unavailable_and_goes_on(postgres: EmbeddedPostgres) -> None:

@@ -32,6 +32,7 @@ _NAME_NO_TENANT = {
         "stored_policies.put",
         "imports.insert",
         "imports.add_devices",
+        "timeline.write_plan",
     ),
     # They call functions that name it.
     *("labels.record_of_many_tenants", "devices.get_device", "devices.devices_of"),

@@ -68,14 +68,15 @@ class Now:
     completed_at: datetime | None
 
 
-async def counters(connection: Connection, tenant_id: str, campaign_id: int) -> Now:
-    """The counters in the campaign's row. It exists."""
-    [row] = await connection.fetch(_sql["counters"], tenant_id, campaign_id)
+async def counters(connection: Connection, campaign: Campaign) -> Now:
+    """The counters in the campaign's row, which this transaction has read."""
+    [row] = await connection.fetch(_sql["counters"], campaign.tenant_id, campaign.id)
+    at = campaign.read_at
     started, completed = row["started_at"], row["completed_at"]
     states = ("pending", "downloading", "installing", "succeeded", "failed", "skipped")
     return Now(
-        moment(row["at"]),
-        None if any(row[each] is None for each in states) else _point(row),
+        at,
+        None if any(row[each] is None for each in states) else Point(at, *(row[each] for each in states)),
         None if started is None else moment(started),
         None if completed is None else moment(completed),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class Subscription:
         self._closed = True
         self._woken.set()
 
-    async def news(self) -> AsyncIterator[News]:
+    async def news(self) -> AsyncGenerator[News]:
         """Everything that the client is told, the newest state first."""
         trouble, place, beat_at = "", 0, time.monotonic() + BEAT_SECONDS
         while not self._closed:

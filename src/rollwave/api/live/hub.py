@@ -139,10 +139,14 @@ class Hub:
         if self._closed:
             raise HTTPException(503, "The server is stopping.", {"Retry-After": "2"})
         if len(self._streams) >= self.limits.of_process:
-            raise HTTPException(503, f"This server has {self.limits.of_process} open streams already.", {"Retry-After": "30"})
+            raise HTTPException(
+                503, f"This server has {self.limits.of_process} open streams already.", {"Retry-After": "30"}
+            )
         of_tenant = [each.grant for each in self._streams if each.grant.tenant_id == grant.tenant_id]
         if len(of_tenant) >= self.limits.of_tenant:
-            raise HTTPException(429, f"This tenant has {self.limits.of_tenant} open streams already.", {"Retry-After": "30"})
+            raise HTTPException(
+                429, f"This tenant has {self.limits.of_tenant} open streams already.", {"Retry-After": "30"}
+            )
         if sum(each.key_id == grant.key_id for each in of_tenant) >= self.limits.of_key:
             raise HTTPException(429, f"This key has {self.limits.of_key} open streams already.", {"Retry-After": "30"})
 

@@ -157,8 +157,8 @@ export class Chart {
     ctx.textAlign = "left";
     const urgent = (each) => (each.kind === "trip" ? 0 : 1);
     for (const each of [...(this.#data.markers ?? [])].sort((a, b) => urgent(a) - urgent(b))) {
-      const x = plot.valToPos(Date.parse(each.at) / 1000, "x", true);
-      if (x < bbox.left - 1 || x > bbox.left + bbox.width) continue;
+      const x = Math.max(bbox.left, plot.valToPos(Date.parse(each.at) / 1000, "x", true));
+      if (x > bbox.left + bbox.width) continue;
       const trip = each.kind === "trip";
       ctx.strokeStyle = ctx.fillStyle = css(trip ? "danger" : "muted");
       ctx.lineWidth = (trip ? 2 : 1) * scale;
