@@ -59,6 +59,7 @@ def event(
         "at": at(minutes),
         "event": event,
         "actor": actor,
+        "actor_name": None,
         "device_id": device,
         "detail": {},
         "text": text,

@@ -50,6 +50,7 @@ def _campaign(number: int, name: str | None, status: str, level: str, headline: 
         "started_at": at(-42),
         "completed_at": None,
         "created_by": "k7f3q2",
+        "created_by_name": "release engineering",
         "actions": _NO_ACTIONS,
     } | more
 
