@@ -131,9 +131,13 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         segments=worst_first([SegmentStanding(**each) for each in found.worst], of=found.segments),
         heard=found.heard_slots >= set(range(settings.listener_slots)),
         in_own_database=row["in_own_database"],
-        silent_for=row["quiet_for"],
+        silent_for=_seconds(row["quiet_since_at"], row["read_at"]),
         cancelled=row["cancelled"],
     )
+
+
+def _seconds(since: datetime | None, now: datetime) -> float | None:
+    return None if since is None else (now - since).total_seconds()
 
 
 def _waves(found: CampaignFacts) -> tuple[WaveStanding, ...]:

@@ -38,6 +38,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         "stood_until": _TIME,
         "held_due_at": _TIME,
     },
+    "rollwave_api_keys": {"last_used_at": _TIME},
 }
 """The type of each column, by table, since migration 0020."""
 

@@ -41,7 +41,7 @@ async def read(pool: Pool, tenant_id: str, campaign_id: int) -> Field:
         row = await connection.fetchrow(_sql["field"], tenant_id, campaign_id)
     assert row is not None  # an aggregate has one row
     generation = f"{row['devices']}-{row['generation'] & 0xFFFF_FFFF_FFFF_FFFF:016x}"
-    return Field(generation, row["sequence"], row["states"].encode().translate(_TO_CODES))
+    return Field(generation, row["read_at"], row["states"].encode().translate(_TO_CODES))
 
 
 async def device_at(pool: Pool, tenant_id: str, campaign_id: int, index: int) -> DeviceAt:

@@ -1,7 +1,8 @@
 -- name: field
 -- All devices of a campaign in dispatch order, a digit each: by wave and place in the queue, those without a place last, then by
--- the order in which they were targeted. generation: of the devices and their places. A device keeps its place when it is sent to.
-SELECT (EXTRACT(epoch FROM statement_timestamp()) * 1000000)::bigint AS sequence, count(*)::int AS devices,
+-- the order in which they were targeted. read_at: in microseconds since 1970.
+-- generation: of the devices and their places. A device keeps its place when it is sent to.
+SELECT (EXTRACT(epoch FROM statement_timestamp()) * 1000000)::bigint AS read_at, count(*)::int AS devices,
        COALESCE(bit_xor(place), 0) AS generation, COALESCE(string_agg(state, ''), '') AS states
 FROM (
     SELECT hashint8extended(id::bigint, position) AS place,

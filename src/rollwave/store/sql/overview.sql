@@ -1,7 +1,7 @@
 -- name: campaigns
 -- The facts about campaigns ($2) of which the verdict is made, from counters and small tables: no statement here reads executions of a
 -- campaign beyond a few. heard_slots as in campaigns.get. worst: the $4 segments of an unfinished campaign with the largest share of failures,
--- those under quarantine first; segments: the number of all of them. row_version as in campaigns.get. quiet_for: seconds in which no device
+-- those under quarantine first; segments: the number of all of them. row_version as in campaigns.get. quiet_since_at: since then no device
 -- of a campaign with devices in progress has got further or reported; NULL: unknown. Points of the series say since when no counter that only
 -- reports and deadlines change is another one, and since when devices are in progress. A device that repeats its state extends its deadline to
 -- 1.1 times the progress timeout ($5 seconds if the campaign has none); of these, the $6 with the latest deadlines are looked at.
@@ -37,7 +37,7 @@ SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted
                   LIMIT $4) AS s) END AS worst,
        (SELECT count(*)::int FROM ota_campaign_segments g WHERE g.tenant_id = $1 AND g.campaign_id = c.id) AS segments,
        CASE WHEN c.status IN ('RUNNING', 'PAUSED') AND c.downloading + c.installing > 0 THEN
-           (SELECT EXTRACT(epoch FROM statement_timestamp() - GREATEST(
+           (SELECT GREATEST(
                        max(s.at) FILTER (WHERE (s.installing, s.succeeded, s.failed)
                                                IS DISTINCT FROM (c.installing, c.succeeded::int, c.failed::int)
                                             OR s.downloading + s.installing = 0),
@@ -48,8 +48,9 @@ SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted
                               AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
                             ORDER BY due_at DESC NULLS LAST LIMIT $6) AS d WHERE d.heard)
                        - make_interval(secs => 1.1 * COALESCE(CASE WHEN c.policy_revision IS NULL THEN c.progress_timeout
-                                                                   ELSE p.progress_timeout END, $5))))::float8
-            FROM ota_campaign_points s WHERE s.tenant_id = $1 AND s.campaign_id = c.id HAVING count(*) > 0) END AS quiet_for,
+                                                                   ELSE p.progress_timeout END, $5)))
+            FROM ota_campaign_points s WHERE s.tenant_id = $1 AND s.campaign_id = c.id HAVING count(*) > 0) END AS quiet_since_at,
+       statement_timestamp() AS read_at,
        ARRAY(SELECT l.slot FROM rollwave_listener_slots l
              WHERE (l.subscribed_at IS NOT NULL OR l.alive_at >= l.coming_at)
                AND l.alive_at BETWEEN statement_timestamp() - make_interval(secs => $3)
