@@ -1,6 +1,7 @@
 """Takes pictures of the console: real servers, simulated devices and campaigns in every state, in a real browser.
 
-python -m scripts.screenshots [words]   only the pictures whose name contains one of these words
+python -m scripts.screenshots [words]    only the pictures whose name contains one of these words
+python -m scripts.screenshots tutorial   those of docs/tutorial.md, which git keeps
 
 Writes screenshots/<name>-<light|dark|narrow>.png, which git ignores. Those of the style guide are called styleguide.
 """
@@ -22,7 +23,7 @@ from playwright.async_api import Browser, async_playwright
 from rollwave.domain.role import Role
 from rollwave.fleet.faults import Fault
 from rollwave.mqtt.payload import Command
-from scripts import styleguide
+from scripts import styleguide, tutorial_pictures
 from scripts.console_samples import campaigns as sample_campaigns
 from tests.api import CAMPAIGNS
 from tests.browsing.fleets import fleet
@@ -71,6 +72,9 @@ class Shown:
 
 async def main(words: Sequence[str]) -> None:
     """Take the pictures whose name contains one of ``words``; none: all of them."""
+    if list(words) == ["tutorial"]:
+        await tutorial_pictures.main()
+        return
     OUT.mkdir(exist_ok=True)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])

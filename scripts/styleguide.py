@@ -18,7 +18,9 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from rollwave.console.pages import NAVIGATION, Can, environment
 from rollwave.console.static_files import load
 from rollwave.domain.role import Role
-from scripts import console_samples as samples
+from scripts import console_sample_data as data
+from scripts.console_sample_parts import Document
+from scripts.console_samples import campaigns
 
 ROOT = Path(__file__).parents[1]
 STATIC = ROOT / "src" / "rollwave" / "console" / "static"
@@ -60,24 +62,24 @@ def write(folder: Path) -> None:
     shutil.copytree(STATIC, static.parent)
     for theme in THEMES:
         (folder / f"components-{theme}.html").write_text(
-            made.get_template("styleguide.html").render(frame(theme) | {"samples": samples.campaigns()}), "utf-8"
+            made.get_template("styleguide.html").render(frame(theme) | {"samples": campaigns()}), "utf-8"
         )
-        for name, overview in samples.campaigns().items():
+        for name, overview in campaigns().items():
             page = made.get_template("campaign.html").render(frame(theme) | values(overview))
             (folder / f"campaign-{name}-{theme}.html").write_text(page, "utf-8")
-    for overview in samples.campaigns().values():
-        data = folder / "console" / "campaigns" / str(overview["campaign_id"])
-        data.mkdir(parents=True, exist_ok=True)
-        (data / "timeline").write_text(json.dumps(samples.timeline(overview)), "utf-8")
-        (data / "field").write_bytes(samples.field(overview))
+    for overview in campaigns().values():
+        place = folder / "console" / "campaigns" / str(overview["campaign_id"])
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "timeline").write_text(json.dumps(data.timeline(overview)), "utf-8")
+        (place / "field").write_bytes(data.field(overview))
 
 
-def values(overview: samples.Document) -> dict[str, Any]:
+def values(overview: Document) -> dict[str, Any]:
     """The values of the campaign page, as its route gives them. The page is not live."""
     name = overview["name"] or f"campaign {overview['campaign_id']}"
     return {
         "overview": overview,
-        "devices": samples.devices(overview),
+        "devices": data.devices(overview),
         "title": f"{name} · Rollwave",
         "sequence": "",
         "final": True,

@@ -1,4 +1,4 @@
-"""Measures colours: contrast as WCAG defines it, and the distance people with each kind of sight see (CIEDE2000)."""
+"""Measures colours: contrast (WCAG), and the distance that people with each kind of sight see (CIEDE2000)."""
 
 from __future__ import annotations
 

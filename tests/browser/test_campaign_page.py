@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -13,7 +14,8 @@ from playwright.async_api import expect
 
 from rollwave.domain.role import Role
 from rollwave.fleet.faults import Fault
-from rollwave.fleet.population import Behaviour, Command
+from rollwave.fleet.population import Behaviour
+from rollwave.mqtt.payload import Command
 from rollwave.store import access
 from rollwave.store.database import create_pool
 from tests.api import CAMPAIGNS
@@ -239,3 +241,20 @@ async def test_the_page_weighs_less_than_60_kilobytes(tab: Tab, tenant: Tenant) 
     await tab.sign_in(tenant.keys[Role.ADMIN])
     weights = await bytes_transferred(tab, page_of(campaign))
     assert sum(weights.values()) < 60_000, json.dumps(weights, indent=1)
+
+
+async def test_an_open_page_finds_its_server_again_after_a_restart(tab: Tab, tenant: Tenant) -> None:
+    tab.expect(
+        "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE"
+    )
+    async with running(tenant, **SLOW) as campaign:
+        await tab.sign_in(tenant.keys[Role.OPERATOR], page_of(campaign))
+        news = tab.page.locator("#news")
+        await expect(news).to_have_text("live")
+        tenant.console.stop()
+        await expect(news).to_have_text(re.compile(r"no news for \d+ s, reconnecting"), timeout=30_000)
+        await expect(tab.page.locator(".head-actions").get_by_role("button", name="Pause")).to_be_enabled()
+        await asyncio.to_thread(tenant.console.start)
+        await expect(news).to_have_text("live", timeout=60_000)
+        await tenant.call("POST", f"{CAMPAIGNS}/{campaign}/pause")
+        await expect(tab.page.locator("#panel-head .sign")).to_have_text("Paused")

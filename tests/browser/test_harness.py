@@ -16,3 +16,12 @@ async def test_a_tab_notes_errors_blocked_content_and_failed_requests(tab: Tab) 
     assert tab.unexpected == tab.troubles
     tab.expect("404", "broken", "said")
     assert tab.unexpected == []
+
+
+async def test_a_tab_notes_what_the_content_security_policy_blocks(tab: Tab) -> None:
+    await tab.open("/console/login")
+    assert tab.troubles == []
+    await tab.page.evaluate("document.body.setAttribute('style', 'color: red')")
+    await tab.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: '1'}))")
+    assert sum("Content Security Policy" in trouble for trouble in tab.troubles) >= 2, tab.troubles
+    tab.expect("Content Security Policy")

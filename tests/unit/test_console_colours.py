@@ -1,4 +1,4 @@
-"""The colours of the console, computed from its stylesheet: everybody can tell them apart, and texts are readable."""
+"""The colours of the console, from its stylesheet: everybody can tell them apart, and texts are readable."""
 
 from __future__ import annotations
 

@@ -66,6 +66,8 @@ def list_(
         "CREATED": "created_at",
         "REASON": "status_reason",
     }
+    if not any("forecast" in row for row in answer["campaigns"]):
+        del columns["FORECAST"]
     if sys.stdout.isatty():
         columns = _that_fit(columns, answer["campaigns"])
     print_page(answer, output, "campaigns", columns, empty="No campaigns. Create one: rollwave campaign create")

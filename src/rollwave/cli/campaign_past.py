@@ -46,8 +46,7 @@ def causes(
 def _failure(row: Mapping[str, Any]) -> str:
     if row["code"] is not None:
         return str(row["code"])
-    reason = (row["reason"] or "no code").replace("_", " ")
-    return f"{reason}: {row['message']}" if row["message"] else reason
+    return str(row["message"] or (row["reason"] or "no code").replace("_", " "))
 
 
 @over_api

@@ -101,10 +101,9 @@ def show(
         )
     )
     columns: dict[str, Column] = {
-        "CAMPAIGN": "campaign_id",
-        "NAME": "name",
+        "ID": "campaign_id",
+        "CAMPAIGN": "name",
         "VERSION": "firmware_version",
-        "CAMPAIGN IS": "campaign_status",
         "DEVICE IS": "status",
         "SINCE": lambda row: moment(row["completed_at"] or row["started_at"]),
         "ERROR": lambda row: row["error_code"] or row["error_message"],

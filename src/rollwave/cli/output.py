@@ -6,6 +6,7 @@ Standard output has the data, standard error everything else.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -109,7 +110,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(_is_number(row[index].plain) for row in cells if row[index].plain)
-        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        whole = numeric or all(_is_moment(row[index].plain) for row in cells)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in cells:
         drawn.add_row(*row)
     console().print(drawn)
@@ -119,6 +121,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "").replace(",", "").removesuffix(" %").isdigit()
+
+
+def _is_moment(text: str) -> bool:
+    return not text or re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text) is not None
 
 
 Column: TypeAlias = "str | Callable[[Mapping[str, Any]], object]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ THEMES = ("system", "light", "dark")
 THEME = "rollwave_theme"
 FLASH = "rollwave_flash"
 _FLASH_SECONDS = timedelta(seconds=60)
-_LEVEL = 6
 
 NAVIGATION = (
     ("/console/campaigns", "Campaigns"),
@@ -88,24 +86,12 @@ async def page(
     """A page, or one block of it. A pending flash line is shown once."""
     context = await _context(request)
     body = render(request, template, {**context, **(values or {})}, block=block)
-    response = compressed(request, body, status, headers)
+    response = HTMLResponse(body, status, dict(headers or {}))
     if context["flash"]:
         drop_cookie(response, FLASH)
     visitor: str | None = getattr(request.state, "visitor", None)
     if visitor and request.cookies.get(VISITOR) != visitor:
         set_cookie(request, response, VISITOR, visitor, max_age=None)
-    return response
-
-
-def compressed(
-    request: Request, body: str, status: int = 200, headers: Mapping[str, str] | None = None
-) -> HTMLResponse:
-    """A page, compressed if the browser takes that."""
-    response = HTMLResponse(body, status, dict(headers or {}))
-    response.headers["Vary"] = "Accept-Encoding, Cookie"
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        response.body = gzip.compress(response.body, _LEVEL, mtime=0)
-        response.headers.update({"Content-Encoding": "gzip", "Content-Length": str(len(response.body))})
     return response
 
 

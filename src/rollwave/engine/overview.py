@@ -179,7 +179,16 @@ def _document(
     shown: Document, facts: OverviewFacts, waiting: WaitingDevices, events: Sequence[Mapping[str, Any]]
 ) -> Document:
     devices = HowFar.read(shown["status_breakdown"])
-    copied = ("name", "status", "status_reason", "stopped_by", "started_at", "completed_at", "created_by")
+    copied = (
+        "name",
+        "status",
+        "status_reason",
+        "stopped_by",
+        "started_at",
+        "completed_at",
+        "created_by",
+        "created_by_name",
+    )
     return {
         "campaign_id": shown["id"],
         "as_of": waiting.as_of,

@@ -94,7 +94,7 @@ async def outlook(connection: Connection, campaign: Campaign, settings: Settings
 
 async def _series(connection: Connection, campaign: Campaign) -> tuple[Now, list[Point]]:
     """The stored series up to the present counters, so that its end is never older than what other pages show."""
-    now = await timeline.counters(connection, campaign.tenant_id, campaign.id)
+    now = await timeline.counters(connection, campaign)
     points = await timeline.points(connection, campaign.tenant_id, campaign.id)
     points = [each for each in points if each.at < now.at]
     still = bool(points) and now.point is not None and points[-1].counters == now.point.counters

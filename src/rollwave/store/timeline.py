@@ -49,7 +49,7 @@ async def write(connection: Connection, campaign: Campaign, *, apart: float, loo
 
 async def points(connection: Connection, tenant_id: str, campaign_id: int) -> list[Point]:
     """The series, oldest first."""
-    return [_point(row, row["at"]) for row in await connection.fetch(_sql["points"], tenant_id, campaign_id)]
+    return [_point(row) for row in await connection.fetch(_sql["points"], tenant_id, campaign_id)]
 
 
 async def remove(connection: Connection, campaign: Campaign, times: Collection[datetime]) -> None:
@@ -68,22 +68,23 @@ class Now:
     completed_at: datetime | None
 
 
-async def counters(connection: Connection, tenant_id: str, campaign_id: int) -> Now:
-    """The counters in the campaign's row. It exists."""
-    [row] = await connection.fetch(_sql["counters"], tenant_id, campaign_id)
+async def counters(connection: Connection, campaign: Campaign) -> Now:
+    """The counters in the campaign's row, which this transaction has read."""
+    [row] = await connection.fetch(_sql["counters"], campaign.tenant_id, campaign.id)
+    at = campaign.read_at
     started, completed = row["started_at"], row["completed_at"]
     states = ("pending", "downloading", "installing", "succeeded", "failed", "skipped")
     return Now(
-        moment(row["read_at"]),
-        None if any(row[each] is None for each in states) else _point(row, row["read_at"]),
+        at,
+        None if any(row[each] is None for each in states) else Point(at, *(row[each] for each in states)),
         None if started is None else moment(started),
         None if completed is None else moment(completed),
     )
 
 
-def _point(row: asyncpg.Record, at: float) -> Point:
+def _point(row: asyncpg.Record) -> Point:
     states = row["pending"], row["downloading"], row["installing"], row["succeeded"], row["failed"], row["skipped"]
-    return Point(moment(at), *states)
+    return Point(moment(row["at"]), *states)
 
 
 async def plan_made(connection: Connection, campaign: Campaign) -> bool:

@@ -189,6 +189,7 @@ class Campaign(BaseModel):
     )
     created_at: Moment | None
     created_by: str | None = Field(description="Id of the API key that created it")
+    created_by_name: str | None = Field(description="Name of that key; null: it has none")
     policy_revision: int | None = Field(
         description="Revision of the policy document that it follows, so that its flat rules mean nothing; null: none"
     )

@@ -45,6 +45,7 @@ class Event(BaseModel):
     at: Moment
     event: str
     actor: str = Field(description="`engine`, `device`, or the id of an API key")
+    actor_name: str | None = Field(description="Name of that key; null: it has none")
     device_id: str | None = Field(description="null: the event is about the campaign as a whole")
     detail: dict[str, Any]
     text: str = Field(

@@ -153,4 +153,5 @@ class Overview(BaseModel):
     started_at: Moment | None
     completed_at: Moment | None
     created_by: str | None = Field(description="Id of the API key that created it")
+    created_by_name: str | None = Field(description="Name of that key; null: it has none")
     actions: Actions

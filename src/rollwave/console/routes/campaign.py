@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from rollwave.api.fields import Cursor
 from rollwave.api.live.hub import Hub
@@ -18,7 +18,7 @@ from rollwave.console import device_table
 from rollwave.console.device_table import DeviceFilter
 from rollwave.console.downloads import PAGE, Form, download
 from rollwave.console.live import stream_id, title
-from rollwave.console.pages import compressed, page, render
+from rollwave.console.pages import page, render
 from rollwave.console.questions import called
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
@@ -71,7 +71,7 @@ async def campaign_page(
         raise Conflict(str(error), hint="Correct the view; `rollwave doctor` checks it.") from error
     overview = snapshot.document
     if fragment == "devices":
-        return compressed(request, render(request, "panels/devices.html", {"overview": overview, "devices": devices}))
+        return HTMLResponse(render(request, "panels/devices.html", {"overview": overview, "devices": devices}))
     values = {
         "overview": overview,
         "devices": devices,

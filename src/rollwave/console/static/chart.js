@@ -9,6 +9,7 @@ const AGAIN = 120_000;
 const SHORT = { started: "started", pause: "paused", resume: "resumed", trip: "guardrail trips" }; // the events say more
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
 const PLAN = 6, LOW = 7, HIGH = 8;
+const pixels = (size) => Math.round(size * parseFloat(getComputedStyle(document.documentElement).fontSize) / 16);
 const said = (number) => number.toLocaleString("en");
 
 export class Chart {
@@ -125,15 +126,15 @@ export class Chart {
   #options(width, height, data) {
     const ink = css("ink"), muted = css("muted"), line = css("line");
     const range = this.#span(data), top = this.#top(data, range);
-    const axis = { stroke: muted, font: "12px system-ui, sans-serif", grid: { stroke: line, width: 1 }, ticks: { show: false } };
+    const axis = { stroke: muted, font: `${pixels(12)}px system-ui, sans-serif`, grid: { stroke: line, width: 1 }, ticks: { show: false } };
     return {
-      width, height, padding: [16, 24, 0, 0], legend: { show: false },
+      width, height, padding: [pixels(16), pixels(24), 0, 0], legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { setScale: false, x: false, y: false } },
       tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: true, range: () => range }, y: { range: () => [0, top] } },
       axes: [
-        { ...axis, size: 22, gap: 4, grid: { show: false }, space: 90, incrs: STEPS, values: (_, ticks) => ticks.map((each) => clock(each * 1000, range[1] - range[0] < 600)) },
-        { ...axis, size: 64, gap: 6, space: 40, values: (_, ticks) => ticks.map((each) => Number.isInteger(each) ? said(each) : "") },
+        { ...axis, size: pixels(22), gap: 4, grid: { show: false }, space: pixels(90), incrs: STEPS, values: (_, ticks) => ticks.map((each) => clock(each * 1000, range[1] - range[0] < 600)) },
+        { ...axis, size: pixels(64), gap: 6, space: 40, values: (_, ticks) => ticks.map((each) => Number.isInteger(each) ? said(each) : "") },
       ],
       series: [
         {},
@@ -152,13 +153,13 @@ export class Chart {
     const scale = devicePixelRatio;
     const taken = []; // no text over another one: they are all in the list of events, and a trip goes first
     ctx.save();
-    ctx.font = `${11 * scale}px system-ui, sans-serif`;
+    ctx.font = `${pixels(11) * scale}px system-ui, sans-serif`;
     ctx.textBaseline = "bottom";
     ctx.textAlign = "left";
     const urgent = (each) => (each.kind === "trip" ? 0 : 1);
     for (const each of [...(this.#data.markers ?? [])].sort((a, b) => urgent(a) - urgent(b))) {
-      const x = plot.valToPos(Date.parse(each.at) / 1000, "x", true);
-      if (x < bbox.left - 1 || x > bbox.left + bbox.width) continue;
+      const x = Math.max(bbox.left, plot.valToPos(Date.parse(each.at) / 1000, "x", true));
+      if (x > bbox.left + bbox.width) continue;
       const trip = each.kind === "trip";
       ctx.strokeStyle = ctx.fillStyle = css(trip ? "danger" : "muted");
       ctx.lineWidth = (trip ? 2 : 1) * scale;

@@ -89,7 +89,7 @@ class Timeline:
     async def _plan(self, connection: Connection, locked: CampaignUnderPolicy, written: _Written) -> None:
         campaign = locked.row
         if not await timeline.plan_made(connection, campaign):
-            stored = await timeline.counters(connection, campaign.tenant_id, campaign.id)
+            stored = await timeline.counters(connection, campaign)
             if stored.point is None or not _is_placed(campaign):
                 return
             await timeline.write_plan(connection, campaign, self._ideal(locked, stored.point))

@@ -46,7 +46,7 @@ WHERE tenant_id = $1 AND campaign_id = $2::bigint AND (EXTRACT(epoch FROM at) * 
 
 -- name: counters
 -- The counters now; NULL in a row that is not counted yet.
-SELECT EXTRACT(epoch FROM statement_timestamp())::float8 AS read_at, pending, downloading, installing, succeeded::int AS succeeded,
+SELECT pending, downloading, installing, succeeded::int AS succeeded,
        failed::int AS failed, skipped,
        EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at
 FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint;
