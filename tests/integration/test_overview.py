@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
 from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -363,3 +365,36 @@ async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
     assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
     [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
     assert row["from_version"] == "2.3.0"
+
+
+@pytest.mark.parametrize(
+    ("ask", "last_read"),
+    [("/overview", "ota_campaign_history"), ("", "rollwave_listener_slots"), ("s", "rollwave_listener_slots")],
+    ids=["overview", "page", "list"],
+)
+@pytest.mark.usefixtures("heard")
+async def test_an_answer_is_of_one_moment(
+    north: httpx2.AsyncClient, host: Connection, database: str, ask: str, last_read: str
+) -> None:
+    """A start that commits between two of its statements is in none of them."""
+    path = await counted(host, await insert_campaign(host, 0, status="CREATED"), pending=3)
+    path = CAMPAIGNS if ask == "s" else path + ask
+    before = (await north.get(path)).json()
+    async with connect(database) as other, other.transaction():
+        await other.execute(f"LOCK TABLE {last_read}")
+        asked = asyncio.create_task(north.get(path))
+        await eventually(lambda: _one_waits(host), what="the answer has read its first statements")
+        await other.execute("UPDATE ota_campaigns SET status = 'RUNNING', name = 'later'")
+        await other.execute(
+            "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+            " SELECT tenant_id, id, 'started', 'host', '{}' FROM ota_campaigns"
+        )
+    found, after = (await asked).json(), (await north.get(path)).json()
+    for each in before, found, after:
+        each.pop("as_of", None)
+    assert found == before != after
+
+
+async def _one_waits(host: Connection) -> bool:
+    waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await host.fetchval(f"SELECT EXISTS ({waits})"))

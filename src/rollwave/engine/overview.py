@@ -51,7 +51,7 @@ async def campaigns(
 
     Reads counters and small tables, in a number of statements that does not depend on the number of campaigns.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         found = await views.campaigns(connection, tenant_id, status=status, limit=limit, cursor=cursor)
         ids = [row["id"] for row in found.rows]
         facts = await store.facts(
@@ -67,7 +67,7 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
     verdict = headline(overview_facts(facts, settings)).to_json()
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
@@ -84,7 +84,7 @@ async def overview(
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id, queues=True) as connection:
+    async with tenant_transaction(pool, tenant_id, queues=True, snapshot=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
