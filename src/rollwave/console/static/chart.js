@@ -6,7 +6,7 @@ import { clock, now } from "./times.js";
 const LAYERS = ["skipped", "downloading", "installing", "failed", "succeeded"];
 const TOKEN = { succeeded: "success" };
 const AGAIN = 120_000;
-const SHORT = { started: "started", pause: "paused", resume: "resumed", trip: "guardrail trips", ended: "ended" }; // the events say more
+const SHORT = { started: "started", pause: "paused", resume: "resumed", trip: "guardrail trips" }; // the events say more
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
 const AHEAD = 6; // times the past: that much of the time axis at most
 const PLAN = 6, LOW = 7, HIGH = 8;
@@ -175,7 +175,7 @@ export class Chart {
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      const text = SHORT[each.kind] ?? /wave [^;:]+ opens/.exec(each.text)?.[0] ?? each.text.replace(/\.$/, "");
+      const text = SHORT[each.kind] ?? /wave [^;:]+ opens|^aborted|^completed/i.exec(each.text)?.[0].toLowerCase() ?? each.text.replace(/\.$/, "");
       const wide = ctx.measureText(text).width;
       const left = Math.max(bbox.left, Math.min(x, bbox.left + bbox.width - wide));
       if (taken.some(([from, to]) => left < to && left + wide > from)) continue;
