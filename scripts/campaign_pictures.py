@@ -14,6 +14,7 @@ from playwright.async_api import Browser, async_playwright
 from rollwave.domain.role import Role
 from rollwave.fleet.faults import Fault
 from rollwave.mqtt.payload import Command
+from tests.api import CAMPAIGNS
 from tests.browsing.fleets import fleet
 from tests.browsing.house import House, Tenant, house
 from tests.support import eventually
@@ -32,7 +33,7 @@ POLICY = {
         {"name": "rest"},
     ],
     "guardrails": [
-        {"name": "failures", "threshold": "6%", "min_finished": 60},
+        {"name": "failures", "threshold": "12%", "min_finished": 60},
         {"name": "revision", "threshold": "30%", "min_finished": 30, "scope": "segment", "per": ["revision"],
          "action": "quarantine"},
     ],
@@ -90,9 +91,9 @@ async def _is_completed(tenant: Tenant, campaign: int) -> bool:
 
 
 async def _finished(tenant: Tenant, campaign: int) -> bool:
-    state = await tenant.state(campaign)
+    overview = await tenant.call("GET", f"{CAMPAIGNS}/{campaign}/overview")
     await asyncio.sleep(0.5)
-    return bool(state["devices"]["SUCCESS"] + state["devices"]["FAILED"] >= FINISHED)
+    return bool(overview["devices"]["SUCCESS"] + overview["devices"]["FAILED"] >= FINISHED)
 
 
 async def _picture(browser: Browser, tenant: Tenant, campaign: int, name: str, look: Look) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,14 +44,14 @@ NEVER_LESS = "SUCCESS", "SKIPPED"
 
 @dataclass
 class Viewer:
-    """Follows one campaign. ``connections``: streams that were opened."""
+    """Follows one campaign. ``answers``: how often each status and each error was met."""
 
     campaign: int
     plan: Plan
     key: str
     last: dict[str, Any] = field(default_factory=dict)
     overviews: int = 0
-    connections: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     async def follow(self, url: str) -> None:
@@ -63,8 +64,8 @@ class Viewer:
                     async with following(client, path) as stream:
                         self._note_answer(stream.answer.status_code)
                         await self._read(stream)
-                except (httpx2.HTTPError, TimeoutError):
-                    pass
+                except (httpx2.HTTPError, TimeoutError) as error:
+                    self.answers[type(error).__name__] += 1
                 await asyncio.sleep(0.1)
 
     async def _read(self, stream: Stream) -> None:
@@ -75,7 +76,7 @@ class Viewer:
                 self.wrong.append(f"campaign {self.campaign}: the stream ended, {event.data}")
 
     def _note_answer(self, status: int) -> None:
-        self.connections += status == 200
+        self.answers[str(status)] += 1
         if status not in (200, 503):  # 503: the database is unavailable.
             self.wrong.append(f"campaign {self.campaign}: the stream was answered with {status}")
 
@@ -99,7 +100,10 @@ class Viewer:
         try:
             await eventually(same, timeout=SECONDS, what="the viewer to see the end")
         except AssertionError:
-            self.wrong.append(f"campaign {self.campaign} is {status} with {there}, its viewer saw {self.last}")
+            seen = self.last.get("as_of"), self.last.get("status"), self.last.get("devices")
+            self.wrong.append(
+                f"campaign {self.campaign} is {status} with {there}, its viewer saw {seen}; {dict(self.answers)}"
+            )
         if self.plan.all_bad and self.last["headline"]["level"] != "stop":
             self.wrong.append(f"campaign {self.campaign} was aborted, and its verdict is {self.last['headline']}")
         return self.wrong
