@@ -141,6 +141,7 @@ async def test_a_window_is_in_one_time_zone_unless_a_person_chooses_otherwise(
     untouched = {"window": "window", "window_from": "01:00", "window_until": "05:00"}
     shown = await send(operator, "preview", await filled(operator, **untouched))
     assert "For all devices, in UTC" in shown.text
+    assert re.search(r"If it is started now:</strong> (The window is open until|Nothing is sent before)", shown.text)
     assert 'name="own_zone" value="" checked' in shown.text
     created = await send(operator, "create", fields_of(shown))
     stored = await policy_of(pool, int(created.headers["Location"].rpartition("/")[2]))
