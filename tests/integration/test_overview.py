@@ -12,7 +12,7 @@ import pytest
 from rollwave.domain.role import Role
 from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
+from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign, prepare_campaign_body
 from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
@@ -49,6 +49,15 @@ async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
     assert row["headline"] == page["headline"] == document["headline"]
     assert row["devices"] == document["devices"]
     return document
+
+
+async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient, heard: None) -> None:
+    body = await prepare_campaign_body(north) | {"policy": {"version": 1, "pace": {"per_minute": 60}}}
+    path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}"
+    found = await seen(north, path)
+    assert found["at_start"]["text"] == "The first 3 devices are sent to at once, at most 60 a minute."
+    await north.post(f"{path}/start")
+    assert (await seen(north, path))["at_start"] is None
 
 
 async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
