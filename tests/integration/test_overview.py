@@ -363,3 +363,10 @@ async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
     assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
     [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
     assert row["from_version"] == "2.3.0"
+
+
+async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None
