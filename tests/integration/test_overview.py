@@ -407,3 +407,10 @@ async def test_an_answer_is_of_one_moment(
 async def _one_waits(host: Connection) -> bool:
     waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     return bool(await host.fetchval(f"SELECT EXISTS ({waits})"))
+
+
+async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None
