@@ -414,3 +414,18 @@ async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(poo
     await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
     await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
     assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None
+
+
+async def test_an_event_that_other_sql_wrote_is_shown_without_its_detail(
+    north: httpx2.AsyncClient, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute(
+        "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+        " VALUES ('north', $1, 'noted', 'somebody', '[]')",
+        campaign,
+    )
+    answer = await north.get(f"{CAMPAIGNS}/{campaign}/overview")
+    assert answer.status_code == 200, answer.text
+    [event] = answer.json()["events"]
+    assert (event["event"], event["detail"]) == ("noted", {})
