@@ -12,13 +12,14 @@ from rollwave.domain.overview import waves as waves_of
 from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
+from rollwave.domain.overview.forecast import Forecast
 from rollwave.domain.overview.from_versions import from_versions
 from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
 from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
-from rollwave.engine import explain, timeline
+from rollwave.engine import explain, list_forecast, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
 from rollwave.engine.locked_campaign import under_policy
@@ -57,7 +58,10 @@ async def campaigns(
         facts = await store.facts(
             connection, tenant_id, ids, progress_timeout=settings.progress_timeout, ended_in_short=True
         )
-    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows if row["id"] in facts]
+        ahead = await list_forecast.forecasts(connection, tenant_id, facts)
+    rows = [
+        row | _in_list(facts[row["id"]], settings) | {"forecast": _forecast(ahead.get(row["id"]))} for row in found.rows
+    ]
     return replace(found, rows=rows)
 
 
@@ -173,6 +177,10 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "waves": len(facts.waves),
         "from_version": next((each["version"] for each in from_versions(found.from_versions, 1)), None),
     }
+
+
+def _forecast(found: Forecast | None) -> Document | None:
+    return None if found is None else {"earliest": found.earliest, "latest": found.latest, "text": found.text}
 
 
 def _document(

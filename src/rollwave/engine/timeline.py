@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from rollwave.domain.campaign import FINAL, CampaignStatus
 from rollwave.domain.overview import forecast as rules
@@ -11,6 +12,8 @@ from rollwave.domain.overview.markers import MARKED, Marker, markers
 from rollwave.domain.overview.plan import Plan, PlanPoint, in_turn, soaks_left
 from rollwave.domain.overview.timeline import Point
 from rollwave.domain.policy import time_gates
+from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.waves import Soak
 from rollwave.domain.policy.words import WaveState
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.settings import Settings
@@ -127,16 +130,22 @@ def _facts(campaign: Campaign, settings: Settings, now: Now, points: list[Point]
 
 
 def _held_for(campaign: Campaign, now: Now) -> float:
-    """Seconds for which the policy still holds devices back: soaks, and windows that are closed now."""
-    document = campaign.document
+    present = _present_wave(campaign)
+    return held_for(campaign.document, campaign.wave, present.soak if present else None, now.at)
+
+
+def held_for(document: PolicyDocument | None, wave: int, soak: Soak | None, now: datetime) -> float:
+    """Seconds for which the policy still holds devices back: soaks, and windows that are closed now.
+
+    ``soak``: of the present ``wave``; None: it has not begun.
+    """
     if document is None:
         return 0.0
-    window = time_gates.window(document, None, now.at)
+    window = time_gates.window(document, None, now)
     closed = 0.0
     if window is not None and window.room == 0 and window.until is not None:
-        closed = max(0.0, (window.until - now.at).total_seconds())
-    present = _present_wave(campaign)
-    return closed + sum(soaks_left(document.waves, campaign.wave, present.soak if present else None, now.at))
+        closed = max(0.0, (window.until - now).total_seconds())
+    return closed + sum(soaks_left(document.waves, wave, soak, now))
 
 
 def _awaits_approval_of(campaign: Campaign) -> str | None:
