@@ -19,7 +19,7 @@ from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
-from rollwave.engine import explain, list_forecast, timeline
+from rollwave.engine import explain, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
 from rollwave.engine.locked_campaign import under_policy
@@ -58,7 +58,7 @@ async def campaigns(
         facts = await store.facts(
             connection, tenant_id, ids, progress_timeout=settings.progress_timeout, ended_in_short=True
         )
-        ahead = await list_forecast.forecasts(connection, tenant_id, facts)
+        ahead = await timeline.forecasts(connection, tenant_id, facts)
     rows = [
         row | _in_list(facts[row["id"]], settings) | {"forecast": _forecast(ahead.get(row["id"]))} for row in found.rows
     ]
