@@ -13,7 +13,7 @@ import pytest
 from rollwave.domain.role import Role
 from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
+from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign, prepare_campaign_body
 from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
@@ -50,6 +50,15 @@ async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
     assert row["headline"] == page["headline"] == document["headline"]
     assert row["devices"] == document["devices"]
     return document
+
+
+async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient, heard: None) -> None:
+    body = await prepare_campaign_body(north) | {"policy": {"version": 1, "pace": {"per_minute": 60}}}
+    path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}"
+    found = await seen(north, path)
+    assert found["at_start"]["text"] == "The first 3 devices are sent to at once, at most 60 a minute."
+    await north.post(f"{path}/start")
+    assert (await seen(north, path))["at_start"] is None
 
 
 async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
@@ -456,3 +465,10 @@ async def test_a_running_row_has_the_forecast_of_the_overview(
     async with calling(pool, "north", Role.ADMIN) as admin:
         await admin.post("/ota/halt", json={"reason": "no boot"})
     assert (await of_list())[path] == (await seen(north, path))["forecast"]
+
+
+async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -43,8 +44,10 @@ def test_the_release_to_the_south_goes_on_for_ten_minutes_and_never_stops_itself
     assert policy.pace
     assert policy.pace.per_minute
     assert len(SOUTHERN) / policy.pace.per_minute > 10
+    # It is the fifth campaign of the demo, and its queue is in the order of the hash.
+    queue = sorted(SOUTHERN, key=lambda device: hashlib.md5(f"5:{device}".encode()).hexdigest())
     # Devices in progress may end in another order: three failures more than those that were due.
-    failed = [sum(fails(each, WORSE) for each in SOUTHERN[:ended]) + 3 for ended in range(1, len(SOUTHERN) + 1)]
+    failed = [sum(fails(each, WORSE) for each in queue[:ended]) + 3 for ended in range(1, len(queue) + 1)]
     [rule] = afterwards.SPREADING["guardrails"]
     limit = Fraction(rule["threshold"].rstrip("%")) / 100
     assert all(

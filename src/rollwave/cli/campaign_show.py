@@ -47,7 +47,8 @@ def _facts(document: Mapping[str, Any], snapshot: Any) -> Iterator[tuple[str, ob
         yield "failures", cause.text
     if not snapshot.over:
         yield "forecast", snapshot.forecast
-    yield "created", f"{moment(document.get('created_at'))} by {document.get('created_by') or 'unknown'}"
+    creator = document.get("created_by_name") or document.get("created_by") or "unknown"
+    yield "created", f"{moment(document.get('created_at'))} by {creator}"
     yield "started", moment(document.get("started_at"))
     yield "completed", moment(document.get("completed_at"))
     yield "cancelled", moment(document.get("cancelled_at"))
