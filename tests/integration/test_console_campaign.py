@@ -152,7 +152,9 @@ async def test_what_scripts_read(pool: Pool) -> None:
         rows = (await client.get(f"{page}/devices.csv")).text.splitlines()
         assert len(rows) == 1 + DEVICES
         assert len(json.loads((await client.get(f"{page}/devices.json")).text)) == DEVICES
-        assert "version: 1" in (await client.get(f"{page}/policy")).text
+        shown = (await client.get(f"{page}/policy")).text
+        assert "version: 1\norder: id\n" in shown
+        assert "\\n" not in shown
 
 
 async def test_pages_are_compressed_for_those_who_take_it(pool: Pool) -> None:
