@@ -52,7 +52,8 @@ async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
     return document
 
 
-async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient, heard: None) -> None:
+@pytest.mark.usefixtures("heard")
+async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient) -> None:
     body = await prepare_campaign_body(north) | {"policy": {"version": 1, "pace": {"per_minute": 60}}}
     path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}"
     found = await seen(north, path)
