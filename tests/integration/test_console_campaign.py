@@ -73,10 +73,10 @@ async def test_a_question_changes_nothing_and_the_answer_states_what_was_done(po
         question = await client.get(f"{page}/confirm/abort")
         assert "12 devices not sent yet will be skipped." in question.text
         assert "Running" in (await client.get(page)).text
-        done = await submit(client, f"{page}/abort", f"{page}/confirm/abort", reason="battery drain")
+        done = await submit(client, f"{page}/abort", f"{page}/confirm/abort", reason="battery drain", asked="12")
         assert done.status_code == 303
         shown = (await client.get(page)).text
-        assert "Aborted: 12 devices skipped." in shown
+        assert "Aborted. 12 devices skipped." in shown
         assert "battery drain" in shown
 
 

@@ -80,6 +80,7 @@ def abort(overview: Overview) -> Question:
         harmless=_keep(overview),
         pause=running,
         name=called(overview) if pending > NAME_FROM else "",
+        hidden={"asked": str(pending)},
         reason=True,
     )
 
@@ -103,6 +104,7 @@ def cancel(overview: Overview) -> Question:
         f"Cancel, tell {number(flight)}" if flight else "Cancel",
         harmless=_keep(overview),
         name=called(overview) if pending + flight > NAME_FROM else "",
+        hidden={"asked": str(pending)},
         reason=True,
     )
 
@@ -177,13 +179,19 @@ def paused(overview: Overview) -> str:
     )
 
 
-def stopped(overview: Overview, *, cancelled: bool) -> str:
-    """What was done by aborting or cancelling, by the counts after it."""
+def stopped(before: Overview, overview: Overview, *, cancelled: bool, asked: int | None = None) -> str:
+    """What was done by aborting or cancelling, by the counts before and after it.
+
+    ``asked``: the number of devices in the question that were not sent to. The difference was sent to meanwhile.
+    """
     devices, flight = overview["devices"], _in_progress(overview)
-    did = "Cancelled" if cancelled else "Aborted"
-    parts = [f"{count(devices['SKIPPED'], 'device')} skipped"]
+    skipped = devices["SKIPPED"] - before["devices"]["SKIPPED"]
+    parts = [f"{count(skipped, 'device')} skipped"]
     if devices["PENDING"]:
         parts.append(f"{number(devices['PENDING'])} more are being skipped")
+    meanwhile = 0 if asked is None else asked - skipped - devices["PENDING"]
+    if meanwhile > 0:
+        parts.append(f"{number(meanwhile)} had been sent to meanwhile")
     if flight:
         parts.append(f"{number(flight)} in progress {'are told to stop' if cancelled else 'may still finish'}")
-    return f"{did}: {', '.join(parts)}."
+    return f"{'Cancelled' if cancelled else 'Aborted'}. {'; '.join(parts)}."

@@ -251,7 +251,8 @@ async def latest_events(connection: Connection, tenant_id: str, campaign_id: int
 
 
 def _event(row: asyncpg.Record) -> Document:
-    detail = json.loads(row["detail"])
+    read: object = json.loads(row["detail"] or "{}")
+    detail = read if isinstance(read, dict) else {}  # other SQL has written it
     text = sentence(events_of.read(row["event"], detail, row["device_id"]))
     return {**with_moments(row), "detail": detail, "text": text}
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rollwave.api.fields import Moment
+from rollwave.domain.campaign import CampaignStatus
 
 Document = dict[str, Any]
 """A policy document."""
@@ -57,6 +58,17 @@ class AtStart(BaseModel):
     sends_at: Moment | None = Field(description="When devices are sent to first; null: nobody can say")
 
 
+class AlsoIn(BaseModel):
+    """Another unfinished campaign that has devices of the group."""
+
+    campaign_id: int
+    name: str | None
+    version: str | None = Field(description="Version of its firmware")
+    status: CampaignStatus
+    devices: int = Field(description="Devices of the group that wait or are in progress there")
+    text: str = Field(description="As a sentence. It has texts of operators, so escape it")
+
+
 class PolicyPreview(Advised):
     """The answer of a dry run."""
 
@@ -68,6 +80,9 @@ class PolicyPreview(Advised):
         description="The most devices that are sent to before a guardrail can act, if all of them fail; null: none acts"
     )
     at_start: AtStart = Field(description="What starting it would do now, if reports can be received")
+    also_in: list[AlsoIn] = Field(
+        description="The three unfinished campaigns with most devices of the group, of its first 2,000; of an edit: []"
+    )
 
 
 class StoredPolicyName(BaseModel):

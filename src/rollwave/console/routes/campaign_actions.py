@@ -128,17 +128,21 @@ async def stop(
     campaign_id: CampaignNumber,
     typed: Typed = "",
     reason: Reason = "",
+    asked: Annotated[int | None, Form(ge=0, le=MAX_COUNT)] = None,
 ) -> Response:
     """Abort the campaign, or cancel it. Where many devices are affected, its name must have been typed."""
     cancels = request.url.path.endswith("/cancel")
-    question = _question(await _overview(request, session, campaign_id), "cancel" if cancels else "abort")
+    before = await _overview(request, session, campaign_id)
+    question = _question(before, "cancel" if cancels else "abort")
     if not questions.is_typed(question, typed):
         return await _ask(request, campaign_id, question, wrong=f"Type {question.name} to confirm.", reason=reason)
     act = operations.cancel_campaign if cancels else operations.abort_campaign
     action = act(pool, session.tenant_id, campaign_id, actor=session.key_id, reason=reason.strip() or None)
     _, refusal = await _refusable(action)
-    text = refusal or questions.stopped(await _overview(request, session, campaign_id), cancelled=cancels)
-    return await _answer(request, campaign_id, text)
+    if not refusal:
+        after = await _overview(request, session, campaign_id)
+        refusal = questions.stopped(before, after, cancelled=cancels, asked=asked)
+    return await _answer(request, campaign_id, refusal)
 
 
 @router.post("/retry")
