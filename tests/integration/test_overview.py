@@ -53,6 +53,7 @@ async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
     path = await create_campaign(north)
     found = await seen(north, path)
     assert found["headline"] == {"level": "ok", "rule": "none", "text": "Not started; 3 devices wait"}
+    assert found["rules"] == "all devices in one wave · 60 a minute · aborts over 10 % failed"
     assert found["devices"] == {
         "total": 3,
         "PENDING": 3,

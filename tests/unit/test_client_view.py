@@ -28,6 +28,7 @@ OVERVIEW: dict[str, Any] = {
     "from_versions": [{"version": "2.3.0", "devices": 90}],
     "headline": {"level": "watch", "text": "Guardrail boots: 3 more failures"},
     "devices": {"total": 100, "SUCCESS": 47, "FAILED": 3, "PENDING": 50},
+    "rules": "canary 10, then the rest · daily 01:00\N{EN DASH}05:00 UTC",
     "rate_per_minute": 5.25,
     "forecast": {"text": "done between 14:10 and 14:40 UTC"},
     "waves": [
@@ -59,6 +60,7 @@ def test_all_that_the_server_says_is_drawn() -> None:
     for expected in (
         "[bold]spring\\x1b[2J  2.3.0 → 2.4.1 · #7",
         "● RUNNING",
+        "canary 10, then the rest · daily 01:00",
         "▲ Guardrail boots: 3 more failures",
         "✓ 47 SUCCESS   F 3 FAILED   P 50 PENDING",
         "canary (1 of 2): passed",

@@ -51,6 +51,7 @@ def _parts(look: Look, *, ascii_only: bool, wide: bool) -> list[RenderableType]:
     snapshot = look.snapshot
     head: list[RenderableType] = [
         _title(snapshot, ascii_only=ascii_only),
+        *([_rules(snapshot, ascii_only=ascii_only)] if snapshot.rules else []),
         _verdict(snapshot, ascii_only=ascii_only),
         Text(),
     ]
@@ -85,6 +86,11 @@ def _title(snapshot: Snapshot, *, ascii_only: bool) -> RenderableType:
         Text.assemble(_sign(STATUSES[snapshot.status], ascii_only=ascii_only), f" {snapshot.status}"),
     )
     return row
+
+
+def _rules(snapshot: Snapshot, *, ascii_only: bool) -> Text:
+    words = snapshot.rules.replace("·", "-").replace("\N{EN DASH}", "-") if ascii_only else snapshot.rules
+    return Text(words, "bright_black")
 
 
 def _verdict(snapshot: Snapshot, *, ascii_only: bool) -> Text:

@@ -16,12 +16,15 @@ from rollwave.domain.overview.from_versions import from_versions
 from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
 from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
+from rollwave.domain.overview.rules_line import rules_line
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
+from rollwave.domain.policy import flat
+from rollwave.domain.policy.document.emit import to_data
 from rollwave.engine import explain, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
-from rollwave.engine.locked_campaign import under_policy
+from rollwave.engine.locked_campaign import CampaignUnderPolicy, under_policy
 from rollwave.settings import Settings
 from rollwave.store import campaigns as campaign_table
 from rollwave.store import overview as store
@@ -92,8 +95,18 @@ async def overview(
         failed = shown["status_breakdown"]["FAILED"]
         top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
         ahead = await timeline.outlook(connection, row.row, settings)
-    of_causes = {"causes": [each.to_json() for each in top]}
-    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | of_causes
+    more = {"rules": _rules(row, settings), "causes": [each.to_json() for each in top]}
+    return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | more
+
+
+def _rules(campaign: CampaignUnderPolicy, settings: Settings) -> str:
+    """The rules in one line; empty: they cannot be read."""
+    if campaign.unreadable is not None:
+        return ""
+    document = campaign.row.document
+    return rules_line(
+        flat.as_document(campaign.policy, tick=settings.tick_interval) if document is None else to_data(document)
+    )
 
 
 async def _read(

@@ -136,6 +136,7 @@ class Overview(BaseModel):
     from_versions: list[FromVersion] = Field(
         description="The three most common versions of its devices when it was first sent; empty: unknown"
     )
+    rules: str = Field(description="Its policy in one line; empty: it cannot be read")
     headline: Headline
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
     devices: Devices
