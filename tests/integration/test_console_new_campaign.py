@@ -112,6 +112,7 @@ async def test_a_canary_with_a_night_window_is_previewed_and_created(pool: Pool,
     assert re.search(r'canary</th><td class="num">5<', preview)
     assert re.search(r'rest</th><td class="num">95<', preview)
     assert preview.count("<time") == 10  # five openings, from and to
+    assert "For devices without a time zone, which count as in Europe/Zurich" in preview
     assert await campaigns(pool) == []
     created = await send(operator, "create", fields_of(shown))
     assert created.status_code == 303
@@ -132,6 +133,19 @@ async def test_a_canary_with_a_night_window_is_previewed_and_created(pool: Pool,
             }
         ],
     }
+
+
+async def test_a_window_is_in_one_time_zone_unless_a_person_chooses_otherwise(
+    pool: Pool, operator: httpx2.AsyncClient
+) -> None:
+    untouched = {"window": "window", "window_from": "01:00", "window_until": "05:00"}
+    shown = await send(operator, "preview", await filled(operator, **untouched))
+    assert "For all devices, in UTC" in shown.text
+    assert re.search(r"If it is started now:</strong> (The window is open until|Nothing is sent before)", shown.text)
+    assert 'name="own_zone" value="" checked' in shown.text
+    created = await send(operator, "create", fields_of(shown))
+    stored = await policy_of(pool, int(created.headers["Location"].rpartition("/")[2]))
+    assert "time_zone" not in stored["schedule"]["windows"][0]
 
 
 async def test_a_form_that_is_sent_twice_creates_one_campaign(pool: Pool, operator: httpx2.AsyncClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from rollwave.domain.role import Role
 from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign
+from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign, prepare_campaign_body
 from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
     assert row["headline"] == page["headline"] == document["headline"]
     assert row["devices"] == document["devices"]
     return document
+
+
+async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient, heard: None) -> None:
+    body = await prepare_campaign_body(north) | {"policy": {"version": 1, "pace": {"per_minute": 60}}}
+    path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}"
+    found = await seen(north, path)
+    assert found["at_start"]["text"] == "The first 3 devices are sent to at once, at most 60 a minute."
+    await north.post(f"{path}/start")
+    assert (await seen(north, path))["at_start"] is None
 
 
 async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
@@ -364,3 +375,43 @@ async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
     assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
     [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
     assert row["from_version"] == "2.3.0"
+
+
+@pytest.mark.parametrize(
+    ("ask", "last_read"),
+    [("/overview", "ota_campaign_history"), ("", "rollwave_listener_slots"), ("s", "rollwave_listener_slots")],
+    ids=["overview", "page", "list"],
+)
+@pytest.mark.usefixtures("heard")
+async def test_an_answer_is_of_one_moment(
+    north: httpx2.AsyncClient, host: Connection, database: str, ask: str, last_read: str
+) -> None:
+    """A start that commits between two of its statements is in none of them."""
+    path = await counted(host, await insert_campaign(host, 0, status="CREATED"), pending=3)
+    path = CAMPAIGNS if ask == "s" else path + ask
+    before = (await north.get(path)).json()
+    async with connect(database) as other, other.transaction():
+        await other.execute(f"LOCK TABLE {last_read}")
+        asked = asyncio.create_task(north.get(path))
+        await eventually(lambda: _one_waits(host), what="the answer has read its first statements")
+        await other.execute("UPDATE ota_campaigns SET status = 'RUNNING', name = 'later'")
+        await other.execute(
+            "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+            " SELECT tenant_id, id, 'started', 'host', '{}' FROM ota_campaigns"
+        )
+    found, after = (await asked).json(), (await north.get(path)).json()
+    for each in before, found, after:
+        each.pop("as_of", None)
+    assert found == before != after
+
+
+async def _one_waits(host: Connection) -> bool:
+    waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await host.fetchval(f"SELECT EXISTS ({waits})"))
+
+
+async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,6 +75,28 @@ def test_all_that_the_server_says_is_drawn() -> None:
         "50 wave rest waits for an approval",
     ):
         assert expected in seen
+
+
+WORDS = {"status", "state", "level", "needs_role"}
+"""Keys whose values are words of the server."""
+
+
+def hostile(value: Any) -> Any:
+    """The document with a terminal escape at the beginning of every text that people or devices write."""
+    if isinstance(value, dict):
+        return {key: each if key in WORDS else hostile(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [hostile(each) for each in value]
+    return f"\x1b]0;owned\x07\x9b2J\r{value}" if isinstance(value, str) else value
+
+
+def test_no_text_reaches_the_terminal_as_an_escape() -> None:
+    at = "2027-01-11T08:00:00Z"
+    failed = {"at": at, "event": "attempt_failed", "device_id": "\x1b[2J", "text": "\x1b[2J\x07", "detail": {}}
+    for columns in (80, 140):
+        seen = drawn(look(**hostile(OVERVIEW)), events=[Event.read(failed)], columns=columns)
+        assert "owned" in seen
+        assert not set(re.findall(r"[\x00-\x1f\x7f-\x9f]", seen)) - {"\n"}
 
 
 @pytest.mark.parametrize("columns", [40, 80, 119, 120, 200])

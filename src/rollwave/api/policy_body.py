@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -76,6 +77,7 @@ def preview_fields(preview: PolicyPreview) -> dict[str, Any]:
         "waves": [{"name": each.name, "devices": each.devices} for each in preview.waves],
         "segments": preview.segments,
         "exposed_devices": preview.exposed,
+        "at_start": asdict(preview.at_start),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rollwave.cli.output import Format, complain, printed, say
 from rollwave.cli.policy_advice import show_advice
+from rollwave.client.text import visible
 from rollwave.errors import InvalidInput
 
 
@@ -57,4 +58,6 @@ def _effect(preview: Mapping[str, Any]) -> Iterator[str]:
         yield "No guardrail acts before all devices are sent to."
     else:
         yield f"Up to {exposed:,} device{'s are' if exposed != 1 else ' is'} sent to before a guardrail acts."
+    if told := preview.get("at_start"):  # the API of an earlier version has none
+        yield f"If it is started now: {visible(told['text'])}"
     yield "Nothing was created."

@@ -17,7 +17,7 @@ Fields = dict[str, list[str]]
 
 _NIGHTLY = re.compile(r"([0-9]{1,2}) ([0-9]{1,2}) \* \* (\*|[0-6](?:[-,][0-6])*)")
 
-EMPTY: Fields = {"window": ["always"], "time_zone": ["UTC"], "order": ["hash"], "own_zone": ["on"]}
+EMPTY: Fields = {"window": ["always"], "time_zone": ["UTC"], "order": ["hash"], "own_zone": [""]}
 
 
 def values_of(document: PolicyDocument) -> Fields | None:

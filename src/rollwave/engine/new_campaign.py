@@ -205,7 +205,7 @@ async def preview_campaign(
             raise _no_device(new.target_group_id)
         if policy is None:
             devices = await targets.count_members(connection, tenant_id, new.target_group_id)
-            return policy_preview.preview_flat(new, tenant_id, settings, devices=devices)
+            return await policy_preview.preview_flat(connection, new, tenant_id, settings, devices=devices)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
         of = await labels.source(connection)

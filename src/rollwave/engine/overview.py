@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.overview import waves as waves_of
 from rollwave.domain.overview.actions import actions
+from rollwave.domain.overview.at_start import at_start
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
 from rollwave.domain.overview.from_versions import from_versions
@@ -54,7 +55,7 @@ async def campaigns(
 
     Reads counters and small tables, in a number of statements that does not depend on the number of campaigns.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         found = await views.campaigns(connection, tenant_id, status=status, limit=limit, cursor=cursor)
         ids = [row["id"] for row in found.rows]
         facts = await store.facts(
@@ -70,7 +71,7 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
     verdict = headline(overview_facts(facts, settings)).to_json()
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
@@ -87,7 +88,7 @@ async def overview(
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id, queues=True) as connection:
+    async with tenant_transaction(pool, tenant_id, queues=True, snapshot=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
@@ -95,8 +96,24 @@ async def overview(
         failed = shown["status_breakdown"]["FAILED"]
         top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
         ahead = await timeline.outlook(connection, row.row, settings)
-    more = {"rules": _rules(row, settings), "causes": [each.to_json() for each in top]}
+    more = {
+        "rules": _rules(row, settings),
+        "causes": [each.to_json() for each in top],
+        "at_start": _at_start(row, facts, settings),
+    }
     return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | more
+
+
+def _at_start(campaign: CampaignUnderPolicy, found: CampaignFacts, settings: Settings) -> Document | None:
+    """What starting a campaign does now. None: it was started."""
+    if found.status is not CampaignStatus.CREATED:
+        return None
+    sizes = [each["size"] for each in found.waves if each.get("size") is not None]
+    first = sizes[0] if sizes else campaign.wave.up_to
+    if first is None and len(campaign.waves) == 1:
+        first = found.row["total_devices"]
+    facts = campaign.facts(settings, heard=campaign.row.heard(settings.listener_slots))
+    return asdict(at_start(campaign.policy, facts, first))
 
 
 def _rules(campaign: CampaignUnderPolicy, settings: Settings) -> str:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TypeVar
 
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.overview.at_start import AtStart, at_start
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.advice import advice
 from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.exposure import exposed_devices
+from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.placing import Order, Placing, placing_of
-from rollwave.domain.policy.rules import policy_of, wave_name
+from rollwave.domain.policy.rules import Policy, Wave, policy_of, wave_name
 from rollwave.domain.policy.rules import read_policy as read_policy_columns
 from rollwave.domain.policy.windows import Span
 from rollwave.engine import placing
 from rollwave.errors import InvalidInput, UnreadableRow
 from rollwave.settings import Settings
-from rollwave.store import moments
+from rollwave.store import brakes, moments
 from rollwave.store import placing as places
 from rollwave.store.database import Connection
 from rollwave.store.new_campaigns import NewCampaign
@@ -41,7 +45,7 @@ class PolicyPreview:
 
     ``waves`` and ``segments`` count the devices of the group. ``openings``: the next times in which devices may be sent
     to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices
-    that are sent to before a guardrail can act; None: no guardrail does.
+    that are sent to before a guardrail can act; None: no guardrail does. ``at_start``: what Start would do now.
     """
 
     data: object
@@ -51,6 +55,7 @@ class PolicyPreview:
     segments: int
     openings: Sequence[Span]
     exposed: int | None
+    at_start: AtStart
 
 
 async def preview(
@@ -72,7 +77,8 @@ async def preview(
         device_timeout=settings.device_timeout,
         max_attempts=settings.max_attempts,
     )
-    told = advice(document, await moments.now(connection))
+    now = await moments.now(connection)
+    told = advice(document, now)
     warnings = [
         *told.warnings,
         *(
@@ -89,10 +95,27 @@ async def preview(
         segments=found.segments,
         openings=told.openings,
         exposed=exposed_devices(policy, waves=[each.devices for each in waves], segments=found.segments),
+        at_start=await _at_start(connection, settings, policy, source.tenant_id, waves, now),
     )
 
 
-def preview_flat(new: NewCampaign, tenant_id: str, settings: Settings, *, devices: int) -> PolicyPreview:
+async def _at_start(
+    connection: Connection,
+    settings: Settings,
+    policy: Policy,
+    tenant_id: str,
+    waves: Sequence[WavePreview],
+    now: datetime,
+) -> AtStart:
+    """What Start would do now, if reports can be received."""
+    standing = await brakes.standing(connection, tenant_id)
+    facts = Facts(now, CampaignStatus.RUNNING, settings.tick_interval, Wave(0, None), brakes=standing)
+    return at_start(policy, facts, waves[0].devices)
+
+
+async def preview_flat(
+    connection: Connection, new: NewCampaign, tenant_id: str, settings: Settings, *, devices: int
+) -> PolicyPreview:
     """What a dry run says about a campaign without a document, over a group of ``devices``.
 
     Raises:
@@ -138,6 +161,7 @@ def preview_flat(new: NewCampaign, tenant_id: str, settings: Settings, *, device
         segments=0,
         openings=(),
         exposed=exposed,
+        at_start=await _at_start(connection, settings, policy, tenant_id, waves, await moments.now(connection)),
     )
 
 

@@ -67,7 +67,7 @@ async def read(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int)
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         campaign = await campaigns.get(connection, tenant_id, campaign_id)
         now, points = await _series(connection, campaign)
         drawn = in_turn(await timeline.plans(connection, tenant_id, campaign_id))

@@ -53,6 +53,11 @@ def read(text: str | None) -> tuple[Brake, ...]:
     )
 
 
+async def standing(connection: Connection, tenant_id: str) -> tuple[Brake, ...]:
+    """The tenant's halt, and its freezes that are not over."""
+    return read(await connection.fetchval(_sql["standing"], tenant_id))
+
+
 async def halt_of(pool: Pool, tenant_id: str) -> Halt | None:
     """The tenant's halt; None: sending is not halted."""
     async with tenant_transaction(pool, tenant_id) as connection:

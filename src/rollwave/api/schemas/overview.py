@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from rollwave.api.fields import Moment
 from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.api.schemas.executions import Event, WaitingFor
+from rollwave.api.schemas.policies import AtStart
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.overview.headline import Level, RuleName
 from rollwave.domain.policy.words import Method, Scope, TripAction, WaveState
@@ -156,3 +157,4 @@ class Overview(BaseModel):
     created_by: str | None = Field(description="Id of the API key that created it")
     created_by_name: str | None = Field(description="Name of that key; null: it has none")
     actions: Actions
+    at_start: AtStart | None = Field(description="What starting it does now; null: it was started")

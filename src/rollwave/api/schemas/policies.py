@@ -50,6 +50,13 @@ class WavePreview(BaseModel):
     devices: int = Field(description="Number of devices that it would have")
 
 
+class AtStart(BaseModel):
+    """What starting a campaign does now."""
+
+    text: str = Field(description="In sentences. It may have texts of operators, so escape it")
+    sends_at: Moment | None = Field(description="When devices are sent to first; null: nobody can say")
+
+
 class PolicyPreview(Advised):
     """The answer of a dry run."""
 
@@ -60,6 +67,7 @@ class PolicyPreview(Advised):
     exposed_devices: int | None = Field(
         description="The most devices that are sent to before a guardrail can act, if all of them fail; null: none acts"
     )
+    at_start: AtStart = Field(description="What starting it would do now, if reports can be received")
 
 
 class StoredPolicyName(BaseModel):

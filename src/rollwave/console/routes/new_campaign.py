@@ -179,6 +179,15 @@ async def _create(request: Request, pool: Pool, session: Session, draft: _Draft)
     return await done(request, text, f"/console/campaigns/{campaign_id}")
 
 
+def _openings_for(document: PolicyDocument | None) -> str:
+    """For which devices the openings of the preview are, and in which zone their times are shown."""
+    schedule = document.schedule if document is not None else None
+    if schedule is None or not any(each.differs_by_device for each in schedule.windows):
+        return "For all devices, in UTC"
+    zone = schedule.time_zone or "UTC"
+    return f"For devices without a time zone, which count as in {zone}; in UTC. Others: in their own zone"
+
+
 def _refuse(draft: _Draft, error: NotFound | InvalidInput | Conflict) -> None:
     """Say beside its field what the engine refuses."""
     beside = "group" if "group" in str(error) else "firmware" if "firmware" in str(error) else policy_form.GENERAL
@@ -198,6 +207,7 @@ async def _page(request: Request, pool: Pool, session: Session, draft: _Draft) -
         "wrong": draft.wrong,
         "notice": draft.notice,
         "preview": draft.preview,
+        "openings_for": _openings_for(draft.document),
         "as_text": draft.as_text,
         "rows": policy_form.rows_of(draft.given),
         "may_add": len(policy_form.rows_of(draft.given)) < policy_form.MAX_ROWS,

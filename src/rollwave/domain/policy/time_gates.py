@@ -111,6 +111,15 @@ def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> 
     return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)
 
 
+def window_closes(document: PolicyDocument | None, now: datetime) -> datetime | None:
+    """When the windows that are open now close for devices without a time zone. None: they do not, or are closed."""
+    rule = _schedule_of(document)
+    if rule is None or not rule.windows:
+        return None
+    found = _openings.of(rule.windows, windows.zone_of(rule.time_zone) or UTC, None, now)
+    return found.until if found.open else None
+
+
 def _schedule_of(document: PolicyDocument | None) -> ScheduleRule | None:
     return None if document is None else document.schedule
 

@@ -4,6 +4,13 @@
 SELECT EXTRACT(epoch FROM starts_at)::float8 AS since, created_by AS by, reason
 FROM rollwave_brakes WHERE tenant_id = $1 AND kind = 'halt' AND name = $2;
 
+-- name: standing
+-- The halt and the freezes that are not over, as campaigns.get has them.
+SELECT jsonb_agg(jsonb_build_array(kind, name, EXTRACT(epoch FROM starts_at), EXTRACT(epoch FROM ends_at), created_by, reason)
+                 ORDER BY kind DESC, starts_at, name)::text
+FROM rollwave_brakes
+WHERE tenant_id = $1 AND (ends_at IS NULL OR ends_at > statement_timestamp());
+
 -- name: halt
 -- Not applied: the tenant is halted already.
 WITH placed AS (
