@@ -123,7 +123,7 @@ async def counted(host: Connection, campaign: int, **columns: Any) -> str:
             {"pending": 90, "succeeded": 94, "failed": 6},
             "watch",
             "near_limit",
-            "Guardrail failures: 6 of 100 failed, trips above 10 %: 5 more failures",
+            "6 % failed (6 of 100); stops itself above 10 %, after 5 more failures in a row",
         ),
         (
             {"status": "ABORTED", "skipped": 43, "succeeded": 50, "failed": 7},

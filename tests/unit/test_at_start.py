@@ -32,7 +32,10 @@ def told(text: str, *brakes: Brake, now: datetime = NOW, heard: bool = True, fir
     ("text", "expected"),
     [
         ("", "The first 15 devices are sent to at once."),
-        ("pace: {per_minute: 600, max_in_flight: 10}", "The first 10 devices are sent to at once, at most 600 a minute."),
+        (
+            "pace: {per_minute: 600, max_in_flight: 10}",
+            "The first 10 devices are sent to at once, at most 600 a minute.",
+        ),
         (
             "pace: {per_minute: 600, ramp: {from: 30, factor: 2, every_succeeded: 9}}",
             "The first 15 devices are sent to at once, at most 30 a minute.",

@@ -104,6 +104,15 @@ def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
     assert max(len(line) for line in drawn(look(), columns=columns).splitlines()) <= columns
 
 
+@pytest.mark.parametrize(
+    ("status", "failed", "sign"),
+    [("RUNNING", 0, "✓"), ("RUNNING", 1, "●"), ("COMPLETED", 0, "✓"), ("ABORTED", 0, "■"), ("CREATED", 0, "○")],
+)
+def test_a_tick_stands_only_where_nothing_failed(status: str, failed: int, sign: str) -> None:
+    shown = look(status=status, headline={"level": "ok", "text": "So it is"}, devices={"SUCCESS": 4, "FAILED": failed})
+    assert f"{sign} So it is" in drawn(shown)
+
+
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     assert drawn(look(causes=[]), encoding="ascii").isascii()
 

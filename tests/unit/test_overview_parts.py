@@ -86,10 +86,47 @@ class TestGuardrails:
             "limit": None,
             "threshold": 0.1,
             "trips_after": 31,
+            "trips": "after 31 more failures in a row",
             "tripped": False,
             "used": pytest.approx(0.2),
-            "text": "failures: 2 of 100 failed, trips above 10 %: 31 more failures",
+            "text": "failures: 2 % failed (2 of 100); stops itself above 10 %, after 31 more failures in a row",
         }
+
+    @pytest.mark.parametrize(
+        ("changed", "text"),
+        [
+            ({"trips_after": 1}, "2 % failed (2 of 100); stops itself above 10 %, after 1 more failure"),
+            ({"trips_after": None, "threshold": 1.0}, "2 % failed (2 of 100); stops itself above 100 %"),
+            (
+                {"action": "quarantine", "finished": 4, "failed": 1, "min_finished": 20, "trips_after": 16},
+                "25 % failed (1 of 4); goes under quarantine above 10 %, once 20 have finished",
+            ),
+            (
+                {"limit": 0.03, "finished": 4, "min_finished": 9, "trips_after": 2},
+                "50 % failed (2 of 4), at least 3 %; stops itself above 10 %, after 2 more failures, once 9 have finished",
+            ),
+            (
+                {"limit": 0.11, "finished": 4, "min_finished": 9, "trips_after": 0},
+                "50 % failed (2 of 4), at least 11 %; stops itself above 10 %, once 9 have finished",
+            ),
+        ],
+    )
+    def test_it_says_when_it_trips(self, changed: dict[str, Any], text: str) -> None:
+        assert GuardrailStanding.read(entry(**changed)).standing_text == text
+
+    @pytest.mark.parametrize("finished", [1, 2, 8, 19])
+    @pytest.mark.parametrize(("failed", "left"), [(0, 9), (1, 8), (5, 4), (9, 0), (12, 0)])
+    def test_a_ratio_without_enough_devices_is_used_by_failures_alone(
+        self, finished: int, failed: int, left: int
+    ) -> None:
+        early = {"value": min(1.0, failed / finished), "finished": finished, "failed": failed, "min_finished": 20}
+        found = GuardrailStanding.read(entry(threshold=0.4, trips_after=20 - finished, **early))
+        assert found.used == pytest.approx(min(1.0, failed / 9)), "nine failures of twenty are over 40 %"
+        assert found.failures_left == left
+
+    def test_a_threshold_of_a_whole_number_of_devices_is_not_exceeded_by_them(self) -> None:
+        early = {"finished": 1, "failed": 0, "min_finished": 100, "trips_after": 99}
+        assert GuardrailStanding.read(entry(threshold=0.29, **early)).failures_left == 30
 
     @pytest.mark.parametrize(
         ("changed", "text"),

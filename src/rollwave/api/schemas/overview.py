@@ -72,6 +72,7 @@ class OverviewGuardrail(BaseModel):
     limit: float | None = Field(description="`sequential`: lower bound on the true share of failures; null: none")
     threshold: float = Field(description="Share of failures over which it trips, 0 to 1")
     trips_after: int | None = Field(description="Least number of further failures that trip it; null: none does")
+    trips: str = Field(description="When it trips, in words; empty: never, or it has tripped")
     tripped: bool
     used: float = Field(description="How near it is, 0 to 1; 1: it trips")
     text: str

@@ -173,11 +173,12 @@ def _near(facts: OverviewFacts) -> str | None:
     found = facts.closest
     if facts.ended or facts.status is CampaignStatus.CREATED or found is None or found.tripped or not found.failed:
         return None
+    text = _capital(f"{found.group}: {found.standing_text}" if found.group else found.standing_text)
     if found.used > HALF_USED:
-        return f"Guardrail {found.text}"
-    in_progress = facts.devices.in_progress
-    if found.used > QUARTER_USED and found.trips_after is not None and in_progress >= found.trips_after:
-        return f"Guardrail {found.text}, and {in_progress:,} {are(in_progress)} in progress"
+        return text
+    in_progress, left = facts.devices.in_progress, found.failures_left
+    if found.used > QUARTER_USED and left is not None and in_progress >= left:
+        return f"{text}, and {in_progress:,} {are(in_progress)} in progress"
     return None
 
 
