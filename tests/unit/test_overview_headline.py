@@ -95,13 +95,19 @@ RULES_IN_ORDER: Sequence[tuple[str, Level, Mapping[str, Any], str]] = (
         "a guardrail aborted it",
         Level.STOP,
         {"status": S.ABORTED, "guardrails": [TRIPPED]},
-        "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is aborted",
+        (
+            "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is aborted"
+            "; by now 8 of 808 failed"
+        ),
     ),
     (
         "a guardrail paused it",
         Level.STOP,
         {"status": S.PAUSED, "guardrails": [replace(TRIPPED, action="pause")], "reason": "guardrail failures: …"},
-        "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is paused",
+        (
+            "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is paused"
+            "; by now 8 of 808 failed"
+        ),
     ),
     (
         "a gate failed",
@@ -300,6 +306,18 @@ class TestThatNothingIsWrong:
         paused = replace(CALM, status=S.PAUSED, reason=PAUSED_BY_OPERATOR, heard=False)
         assert headline(paused).level is Level.STOP
         assert headline(replace(paused, devices=devices(PENDING=9))).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        (devices(SUCCESS=39, FAILED=12, SKIPPED=9), "the campaign is aborted; in the end 12 of 51 failed"),
+        (devices(SUCCESS=50, FAILED=7, SKIPPED=9), "the campaign is aborted"),
+    ],
+)
+def test_what_became_of_the_campaign_stands_beside_the_numbers_of_the_trip(of: HowFar, text: str) -> None:
+    aborted = replace(CALM, status=S.ABORTED, guardrails=[TRIPPED], devices=of)
+    assert headline(aborted).text.partition("; ")[2] == text
 
 
 class TestCampaignsThatNeedNobody:

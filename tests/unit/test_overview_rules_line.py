@@ -54,8 +54,8 @@ CASES: list[tuple[str, str]] = [
         (
             "all devices in one wave · 30 a minute, growing to 3,000 · at most 2,000 in flight"
             " · at most 2 in flight per site"
-            " · pauses over 2 % failed (sequential) · quarantines a revision over 20 % failed · aborts over 5 % of a wave"
-            " failed · 1 more"
+            " · pauses over 2 % failed (sequential) · quarantines a revision over 20 % failed"
+            " · aborts over 5 % of a wave failed · 1 more"
         ),
     ),
     (
@@ -72,7 +72,8 @@ CASES: list[tuple[str, str]] = [
         """,
         (
             "all devices in one wave · from 2027-03-01 08:00 UTC · until 2027-04-01 06:00 UTC"
-            " · Mon\N{EN DASH}Fri 22:30\N{EN DASH}01:30 in each device's time zone · not at cron 0 0 1 * * for 90 min, Europe/Berlin"
+            " · Mon\N{EN DASH}Fri 22:30\N{EN DASH}01:30 in each device's time zone"
+            " · not at cron 0 0 1 * * for 90 min, Europe/Berlin"
             f" · not 2027-03-10 00:00 to 2027-03-11 00:00 UTC · ignores freezes · {END}"
         ),
     ),

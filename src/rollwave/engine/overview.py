@@ -14,7 +14,7 @@ from rollwave.domain.overview.at_start import at_start
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
 from rollwave.domain.overview.from_versions import from_versions
-from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
+from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first, with_reason
 from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.rules_line import rules_line
@@ -154,7 +154,7 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         wanted=row["total_devices"] or 0,
         targeted=row["targeted_devices"] if found.status is not CampaignStatus.ABORTED else None,
         fault=row["fault"],
-        guardrails=[GuardrailStanding.read(each, waves) for each in found.guardrails],
+        guardrails=_guardrails(found, waves),
         waves=waves,
         wave=row["wave"],
         stopped_by=[StoppedBy.read(each) for each in found.stopped_by],
@@ -164,6 +164,13 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         silent_for=_seconds(row["quiet_since_at"], row["read_at"]),
         cancelled=row["cancelled"],
     )
+
+
+def _guardrails(found: CampaignFacts, waves: Sequence[WaveStanding]) -> list[GuardrailStanding]:
+    read = [GuardrailStanding.read(each, waves) for each in found.guardrails]
+    if found.status is CampaignStatus.ABORTED and found.row["policy_revision"] is None:
+        return [with_reason(each, found.row["status_reason"]) for each in read]
+    return read
 
 
 def _seconds(since: datetime | None, now: datetime) -> float | None:
@@ -229,8 +236,8 @@ def _document(
         "devices": devices.to_json(),
         "finished_share": devices.finished_share,
         "failure_rate": devices.failure_rate,
-        "waves": [each.to_json(len(facts.waves)) for each in facts.waves],
-        "guardrails": [each.to_json() for each in most_used_first(facts.guardrails)],
+        "waves": [each.to_json(len(facts.waves), ended=facts.ended) for each in facts.waves],
+        "guardrails": [each.to_json(ended=facts.ended) for each in most_used_first(facts.guardrails)],
         "segments": [each.to_json() for each in facts.segments],
         "waiting": [_waiting(each) for each in waiting.waiting],
         "events": list(events),

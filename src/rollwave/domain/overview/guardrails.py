@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rollwave.domain.overview.texts import many, percent
@@ -97,6 +98,13 @@ class GuardrailStanding:
         return f"{self._subject}: {self.standing_text}"
 
     @property
+    def end_text(self) -> str:
+        """What it was at the end of its campaign, in words."""
+        if self.tripped:
+            return f"{self._subject}: tripped, {self.trip_text}"
+        return f"{self._subject}: {self._share} at the end, limit {percent(self.threshold)}"
+
+    @property
     def standing_text(self) -> str:
         """How far it is from tripping, in words, without its name."""
         least = "" if self.limit is None else f", at least {percent(self.limit)}"
@@ -110,6 +118,12 @@ class GuardrailStanding:
         failed, of, value, limit = self._trip_numbers
         least = "" if limit is None else f", at least {percent(limit)} of all"
         return f"{failed:,} of {of:,} failed ({percent(value)}{least}, over {percent(self.threshold)})"
+
+    @property
+    def trip_counts(self) -> tuple[int, int]:
+        """Failed devices, and the devices that it judged, when it tripped."""
+        failed, of, _, _ = self._trip_numbers
+        return failed, of
 
     @property
     def _trip_numbers(self) -> tuple[int, int, float, float | None]:
@@ -141,12 +155,28 @@ class GuardrailStanding:
             return (f"after {_failures(left)}, " if left else "") + f"once {self.min_finished:,} have finished"
         return f"after {_failures(left)}{' in a row' if left > 1 else ''}"
 
-    def to_json(self) -> dict[str, Any]:
-        """The guardrail as an element of ``guardrails`` of the overview."""
-        return {
+    def to_json(self, *, ended: bool = False) -> dict[str, Any]:
+        """The guardrail as an element of ``guardrails`` of the overview. ``ended``: the campaign has, so none trips."""
+        shown = {
             **{name: getattr(self, name) for name in ("name", "scope", "method", "action", "group", "value", "limit")},
             **{name: getattr(self, name) for name in ("threshold", "trips_after", "trips", "tripped", "used", "text")},
         }
+        return shown | {"trips_after": None, "trips": "", "text": self.end_text} if ended else shown
+
+
+_REASON = re.compile(r"(\d+) of (\d+) finished devices failed \([\d.]+%, over [\d.]+%\)")
+
+
+def with_reason(standing: GuardrailStanding, reason: str | None) -> GuardrailStanding:
+    """The guardrail of flat columns in an aborted campaign, with the numbers of its trip from the ``reason``.
+
+    Flat columns store no evidence, and devices in progress finish after the trip.
+    """
+    found = _REASON.fullmatch(reason or "")
+    if found is None or standing.evidence is not None:
+        return standing
+    failed, of = int(found[1]), int(found[2])
+    return replace(standing, tripped=True, evidence={"failed": failed, "of": of, "value": failed / max(1, of)})
 
 
 def most_used_first(standings: Sequence[GuardrailStanding]) -> list[GuardrailStanding]:

@@ -81,7 +81,16 @@ def _tripped(facts: OverviewFacts) -> str | None:
     if found is None:
         return None
     done = "aborted" if action is TripAction.ABORT else "paused"
-    return f"Guardrail {_named(found)} tripped: {found.trip_text}; the campaign is {done}"
+    return f"Guardrail {_named(found)} tripped: {found.trip_text}; the campaign is {done}{_since_trip(facts, found)}"
+
+
+def _since_trip(facts: OverviewFacts, found: GuardrailStanding) -> str:
+    """What became of the campaign after the trip, since devices in progress still finish. Empty: nothing changed."""
+    devices = facts.devices
+    if (devices.failed, devices.finished) == found.trip_counts or found.group:
+        return ""
+    when = "in the end" if facts.ended and not devices.in_progress else "by now"
+    return f"; {when} {devices.failed:,} of {devices.finished:,} failed"
 
 
 def _gate_failed(facts: OverviewFacts) -> str | None:
