@@ -39,7 +39,8 @@ async def start_campaign(pool: Pool, *, rate: int = 100) -> None:
 
 
 async def test_all_sending_is_halted_and_the_halt_is_lifted(pool: Pool) -> None:
-    async with signed_in(pool, "north", Role.OPERATOR) as operator:
+    key = await access.create(pool, "north", Role.OPERATOR, name="night shift")
+    async with signed_in(pool, "north", Role.OPERATOR, key=key) as operator:
         await start_campaign(pool)
         shown = await operator.get("/console/brakes")
         assert "1 campaign runs, 0 devices in progress." in shown.text
@@ -54,6 +55,7 @@ async def test_all_sending_is_halted_and_the_halt_is_lifted(pool: Pool) -> None:
         assert halt.reason == SCRIPT
         shown = await operator.get("/console/brakes")
         assert "All sending of tenant north is halted" in shown.text
+        assert "<dt>Halted by</dt><dd>night shift</dd>" in shown.text
         assert "nothing is sent in 1 running campaign until the halt is lifted" in shown.text  # what was done
         assert "&lt;script&gt;alert(1)" in shown.text
         assert "<script>alert" not in shown.text

@@ -23,6 +23,8 @@ from rollwave.store.database import Pool
 router = APIRouter(route_class=ConsoleRoute)
 
 ROWS = 100
+CHANGES = 10
+"""The last changes that the page shows."""
 ADDRESS = "/console/brakes"
 REASON = "Halted from the console"
 """What the field for the reason of a halt has in it, so that a halt needs no typing."""
@@ -52,6 +54,7 @@ async def _page(
         "halt": await brakes.halt_of(pool, session.tenant_id),
         "reach": await _reach(pool, settings, session),
         "freezes": found.rows,
+        "changes": [] if cursor else await brakes.changes(pool, session.tenant_id, limit=CHANGES),
         "total": found.total,
         "first": ADDRESS if cursor else "",
         "next": links.with_query(ADDRESS, cursor=found.next_cursor) if found.next_cursor else "",
