@@ -70,6 +70,8 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
+HISTORY = "ota_campaign_history"
+LOOKED_INTO = (*TABLES, HISTORY)
 NOUNS = ("campaigns", "counters", "executions", "many_tenants", "overdue", "overview", "views")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
@@ -111,12 +113,15 @@ class Plans:
 
 
 def _paths(plan: dict[str, Any]) -> Iterator[str]:
-    """The indexes by which executions and campaigns were found, or the kind of scan if no index was used."""
+    """The indexes by which executions, campaigns and events were found, or the kind of scan if no index was used."""
     if not plan["Actual Loops"]:
         return
-    if plan.get("Index Name", "").startswith(TABLES):
+    if plan.get("Index Name", "").startswith(LOOKED_INTO):
         yield plan["Index Name"]
-    elif plan.get("Relation Name") in TABLES and plan["Node Type"] not in ("ModifyTable", "Bitmap Heap Scan"):
+    elif plan.get("Relation Name") in LOOKED_INTO and plan["Node Type"] not in (
+        "ModifyTable",
+        "Bitmap Heap Scan",
+    ):
         yield plan["Node Type"]
     for each in plan.get("Plans", ()):
         yield from _paths(each)
@@ -232,7 +237,8 @@ PINNED = {
     "views.devices_looked_for": {LOOKED_FOR},
     "views.devices_unfinished": {WAITING, OPEN},
     "views.campaign": {CAMPAIGN},
-    "views.campaigns": {CAMPAIGN, DUE},
+    "views.campaigns": {CAMPAIGN, DUE, f"{HISTORY}_of_campaign"},
+    "views.latest_events": {f"{HISTORY}_pkey"},
     "overview.campaigns": {CAMPAIGN},
     "views.claimed_and_pending": {OPEN},
     "views.device": {KEY, WAITING, OPEN},
@@ -258,6 +264,7 @@ async def large_campaign(request: pytest.FixtureRequest, pool: Pool) -> Campaign
         await pool.execute("ANALYZE")
     campaign_id = await insert(pool, "north", LARGE_CAMPAIGN, past=EARLIER_CAMPAIGNS)
     await pool.execute("ANALYZE ota_campaigns")
+    await keep_events(pool, campaign_id)
     await pool.execute(
         "UPDATE ota_campaigns SET pending = CASE status WHEN 'RUNNING' THEN $1 / 5 ELSE 0 END,"
         " downloading = 0, installing = 0, skipped = 0, total_devices = $1",
@@ -275,6 +282,19 @@ async def large_campaign(request: pytest.FixtureRequest, pool: Pool) -> Campaign
     else:
         await pool.execute(f"{over} WHERE id % 5 > 0")
     return campaign_id
+
+
+async def keep_events(pool: Pool, campaign_id: CampaignId) -> None:
+    """Events of the campaign, the statistics of that time, and then many more of another campaign of the tenant."""
+    another = await pool.fetchval("SELECT min(id) FROM ota_campaigns WHERE tenant_id = 'north'")
+    insert = (
+        f"INSERT INTO {HISTORY} (tenant_id, campaign_id, device_id, event, actor)"
+        " SELECT 'north', $1, 'device-' || n, 'device_retried', 'test' FROM generate_series(1, $2) AS n"
+    )
+    await pool.execute(f"ALTER TABLE {HISTORY} SET (autovacuum_enabled = off)")
+    await pool.execute(insert, campaign_id, ROWS)
+    await pool.execute(f"ANALYZE {HISTORY}")
+    await pool.execute(insert, another, DEVICES)
 
 
 async def claimed(pool: Pool, large_campaign: CampaignId) -> tuple[Campaign, tuple[Claimed, ...]]:

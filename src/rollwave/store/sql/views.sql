@@ -136,13 +136,14 @@ ORDER BY id
 LIMIT $4;
 
 -- name: latest_events
--- The last $3 events of a campaign, newest first. The detail is read as in events.
+-- The last $3 events of a campaign, newest first. The detail is read as in events. A range of one campaign and its order leave PostgreSQL
+-- only the primary key: otherwise it may read the events of all campaigns of the tenant backwards, once a second.
 SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
        (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
        CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM ota_campaign_history
-WHERE tenant_id = $1 AND campaign_id = $2::bigint
-ORDER BY id DESC
+WHERE tenant_id = $1 AND campaign_id BETWEEN $2::bigint AND $2::bigint
+ORDER BY campaign_id DESC, id DESC
 LIMIT $3;
 
 -- name: brief
