@@ -12,11 +12,15 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
+from rollwave.console.downloads import PAGE, Reader, download
 from rollwave.domain.role import Role
 from rollwave.engine import new_campaign, operations
+from rollwave.errors import Forbidden
 from rollwave.store import access, devices, firmware
+from rollwave.store.access import Grant
 from rollwave.store.database import Pool
 from rollwave.store.new_campaigns import NewCampaign
+from rollwave.store.page import Page
 from tests.console import signed_in, submit
 
 HOSTILE = "<script>alert(1)<"
@@ -126,6 +130,22 @@ async def test_downloads_have_all_rows_and_formulas_are_text(pool: Pool, operato
     members = list(csv.DictReader(io.StringIO((await operator.get("/console/groups/pumps/devices.csv")).text)))
     assert len(members) == 131
     assert (await operator.get("/console/devices.csv?" + urlencode({"select": "a =="}))).status_code == 422
+
+
+async def test_a_download_is_broken_off_after_its_key_is_revoked(pool: Pool) -> None:
+    _, tenant, key_id, _ = (await access.create(pool, "north", Role.VIEWER)).split(".")
+    await devices.put_group(pool, "north", "pumps", [f"pump-{number:05}" for number in range(3 * PAGE)])
+
+    async def read(cursor: str | None) -> Page:
+        return (await devices.get_group(pool, "north", "pumps", limit=PAGE, cursor=cursor)).members
+
+    reader = Reader(pool, Grant(tenant, key_id, Role.VIEWER), key_seconds=0)
+    file = aiter((await download("csv", "group", ("device_id",), read, reader)).body_iterator)
+    written = [await anext(file) for _ in range(3)]
+    assert f"pump-{PAGE:05}" in str(written[2])
+    await access.revoke(pool, "north", key_id)
+    with pytest.raises(Forbidden):
+        await anext(file)
 
 
 async def test_a_device_page_says_why_the_device_waits(pool: Pool, operator: httpx2.AsyncClient) -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fastapi.responses import StreamingResponse
 
+from rollwave.api.live.hub import KEY_SECONDS
+from rollwave.errors import Forbidden
+from rollwave.store import access
+from rollwave.store.access import Grant
+from rollwave.store.database import Pool
 from rollwave.store.page import Page
 
 Form = Literal["csv", "json"]
@@ -20,28 +26,45 @@ PAGE = 1000
 NextPage: TypeAlias = Callable[[Any], Awaitable[Page]]
 """Reads the page after a cursor; None: the first one."""
 
+_Pages: TypeAlias = AsyncIterator[list[dict[str, Any]]]
+
 _TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-async def download(form: Form, name: str, columns: Sequence[str], read: NextPage) -> StreamingResponse:
-    """All rows of a list as a file. The first page is read before the answer begins, so that its errors are shown."""
-    began = await read(None)
-    write = _csv(columns, began, read) if form == "csv" else _json(columns, began, read)
+class Reader(NamedTuple):
+    """Whoever downloads: their key is checked again while the file is written."""
+
+    pool: Pool
+    grant: Grant
+    key_seconds: float = KEY_SECONDS
+
+    async def is_valid(self) -> bool:
+        """Whether the key is still valid."""
+        return await access.recheck(self.pool, self.grant.tenant_id, self.grant.key_id) is not None
+
+
+async def download(form: Form, name: str, columns: Sequence[str], read: NextPage, reader: Reader) -> StreamingResponse:
+    """All rows of a list as a file. The first page is read before the answer begins, so that its errors are shown.
+
+    If the key expires or is revoked meanwhile, the connection is broken off: the file must not look complete.
+    """
+    pages = _pages(await read(None), read, reader)
+    write = _csv(columns, pages) if form == "csv" else _json(columns, pages)
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
     return StreamingResponse(write, media_type=_TYPES[form], headers=headers)
 
 
-async def _csv(columns: Sequence[str], began: Page, read: NextPage) -> AsyncIterator[str]:
+async def _csv(columns: Sequence[str], pages: _Pages) -> AsyncIterator[str]:
     yield _line(columns)
-    async for rows in _pages(began, read):
+    async for rows in pages:
         yield "".join(_line([_cell(row.get(column)) for column in columns]) for row in rows)
 
 
-async def _json(columns: Sequence[str], began: Page, read: NextPage) -> AsyncIterator[str]:
+async def _json(columns: Sequence[str], pages: _Pages) -> AsyncIterator[str]:
     yield "["
     comma = "\n"
-    async for rows in _pages(began, read):
+    async for rows in pages:
         for row in rows:
             picked = {column: row.get(column) for column in columns}
             yield comma + json.dumps(picked, default=_text, ensure_ascii=False)
@@ -49,12 +72,16 @@ async def _json(columns: Sequence[str], began: Page, read: NextPage) -> AsyncIte
     yield "\n]\n"
 
 
-async def _pages(began: Page, read: NextPage) -> AsyncIterator[list[dict[str, Any]]]:
-    found = began
+async def _pages(began: Page, read: NextPage, reader: Reader) -> _Pages:
+    found, check_at = began, time.monotonic() + reader.key_seconds
     while True:
         yield found.rows
         if found.next_cursor is None:
             return
+        if time.monotonic() >= check_at:
+            if not await reader.is_valid():
+                raise Forbidden("the key has expired or was revoked during a download")
+            check_at = time.monotonic() + reader.key_seconds
         found = await read(found.next_cursor)
 
 

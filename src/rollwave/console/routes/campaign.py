@@ -16,12 +16,13 @@ from rollwave.api.routes.field import DeviceIndex, SharedFields, get_campaign_fi
 from rollwave.api.routes.timeline import campaign_timeline
 from rollwave.console import device_table
 from rollwave.console.device_table import DeviceFilter
-from rollwave.console.downloads import PAGE, Form, download
+from rollwave.console.downloads import PAGE, Form, Reader, download
 from rollwave.console.live import stream_id, title
 from rollwave.console.pages import Can, page, render
 from rollwave.console.questions import called
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
+from rollwave.console.session import Session
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.document.emit import to_yaml
 from rollwave.domain.policy.document.located import Plain
@@ -113,20 +114,20 @@ async def device_of_field(pool: DbPool, session: Viewer, campaign_id: CampaignNu
 @router.get("/devices.csv")
 async def devices_csv(pool: DbPool, session: Viewer, campaign_id: CampaignNumber, chosen: Chosen) -> Response:
     """The devices as CSV."""
-    return await _file("csv", pool, session.tenant_id, campaign_id, chosen)
+    return await _file("csv", pool, session, campaign_id, chosen)
 
 
 @router.get("/devices.json")
 async def devices_json(pool: DbPool, session: Viewer, campaign_id: CampaignNumber, chosen: Chosen) -> Response:
     """The devices as JSON."""
-    return await _file("json", pool, session.tenant_id, campaign_id, chosen)
+    return await _file("json", pool, session, campaign_id, chosen)
 
 
-async def _file(form: Form, pool: DbPool, tenant_id: str, campaign_id: int, chosen: DeviceFilter) -> Response:
+async def _file(form: Form, pool: DbPool, session: Session, campaign_id: int, chosen: DeviceFilter) -> Response:
     async def read(cursor: str | None) -> Page:
-        return await device_table.pages(pool, tenant_id, campaign_id, chosen, limit=PAGE, cursor=cursor)
+        return await device_table.pages(pool, session.tenant_id, campaign_id, chosen, limit=PAGE, cursor=cursor)
 
-    return await download(form, f"campaign-{campaign_id}-devices", _COLUMNS, read)
+    return await download(form, f"campaign-{campaign_id}-devices", _COLUMNS, read, Reader(pool, session.grant))
 
 
 @router.get("/policy")

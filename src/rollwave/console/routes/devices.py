@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from rollwave.api.parameters import DbPool, RowCursor, ServerSettings
 from rollwave.console import links
-from rollwave.console.downloads import PAGE, Form, download
+from rollwave.console.downloads import PAGE, Form, Reader, download
 from rollwave.console.pages import page
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
+from rollwave.console.session import Session
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import TERMINAL
 from rollwave.engine import explain
@@ -87,7 +88,7 @@ async def devices_csv(
     pool: DbPool, session: Viewer, select: str = "", version: str = "", device_type: str = ""
 ) -> Response:
     """The list as CSV."""
-    return await _download("csv", pool, session.tenant_id, Filter(select.strip(), version.strip(), device_type.strip()))
+    return await _download("csv", pool, session, Filter(select.strip(), version.strip(), device_type.strip()))
 
 
 @router.get("/devices.json")
@@ -95,16 +96,14 @@ async def devices_json(
     pool: DbPool, session: Viewer, select: str = "", version: str = "", device_type: str = ""
 ) -> Response:
     """The list as JSON."""
-    return await _download(
-        "json", pool, session.tenant_id, Filter(select.strip(), version.strip(), device_type.strip())
-    )
+    return await _download("json", pool, session, Filter(select.strip(), version.strip(), device_type.strip()))
 
 
-async def _download(form: Form, pool: Pool, tenant_id: str, chosen: Filter) -> Response:
+async def _download(form: Form, pool: Pool, session: Session, chosen: Filter) -> Response:
     async def read(cursor: str | None) -> Page:
-        return await _find(pool, tenant_id, chosen, limit=PAGE, cursor=cursor)
+        return await _find(pool, session.tenant_id, chosen, limit=PAGE, cursor=cursor)
 
-    return await download(form, "devices", _COLUMNS, read)
+    return await download(form, "devices", _COLUMNS, read, Reader(pool, session.grant))
 
 
 async def _find(pool: Pool, tenant_id: str, chosen: Filter, *, limit: int, cursor: str | None) -> Page:

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request, Response
 
 from rollwave.api.parameters import DbPool
 from rollwave.console import links
-from rollwave.console.downloads import PAGE, Form, download
+from rollwave.console.downloads import PAGE, Form, Reader, download
 from rollwave.console.pages import page
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
+from rollwave.console.session import Session
 from rollwave.errors import NotFound
 from rollwave.store import devices
 from rollwave.store.database import Pool
@@ -37,13 +38,13 @@ async def group_list(request: Request, pool: DbPool, session: Viewer, cursor: st
 @router.get("/groups/{group_id}/devices.csv")
 async def members_csv(pool: DbPool, session: Viewer, group_id: str) -> Response:
     """The devices of a group as CSV."""
-    return await _download("csv", pool, session.tenant_id, group_id)
+    return await _download("csv", pool, session, group_id)
 
 
 @router.get("/groups/{group_id}/devices.json")
 async def members_json(pool: DbPool, session: Viewer, group_id: str) -> Response:
     """The devices of a group as JSON."""
-    return await _download("json", pool, session.tenant_id, group_id)
+    return await _download("json", pool, session, group_id)
 
 
 @router.get("/groups/{group_id}")
@@ -66,12 +67,12 @@ async def group_page(
     return await page(request, "group.html", values)
 
 
-async def _download(form: Form, pool: Pool, tenant_id: str, group_id: str) -> Response:
+async def _download(form: Form, pool: Pool, session: Session, group_id: str) -> Response:
     async def read(cursor: str | None) -> Page:
-        return (await devices.get_group(pool, tenant_id, group_id, limit=PAGE, cursor=cursor)).members
+        return (await devices.get_group(pool, session.tenant_id, group_id, limit=PAGE, cursor=cursor)).members
 
     _require_text(group_id)
-    return await download(form, "group", ("device_id",), read)
+    return await download(form, "group", ("device_id",), read, Reader(pool, session.grant))
 
 
 def _require_text(group_id: str) -> None:
