@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from rollwave.domain.overview import plan
 from rollwave.domain.overview.timeline import MAX_POINTS, SURPLUS_POINTS
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
@@ -185,6 +188,29 @@ async def test_an_edit_makes_another_plan(
 async def _planned(host: Connection, campaign: int, number: int) -> bool:
     plans: int = await host.fetchval("SELECT count(*) FROM ota_campaign_plans WHERE campaign_id = $1", campaign)
     return plans == number
+
+
+async def test_a_plan_is_drawn_without_the_campaigns_lock_and_beside_the_event_loop(
+    host: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = await insert_campaign(host, 3)
+    drawing, go_on = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def slow(facts: plan.PlanFacts) -> plan.Plan | None:
+        drawing.set()
+        in_time.append(go_on.wait(5))
+        return ideal(facts)
+
+    ideal = plan.ideal
+    monkeypatch.setattr(plan, "ideal", slow)
+    look = asyncio.create_task(Upkeep(pool, Settings()).look_after(campaign_ref(campaign)))
+    await eventually(drawing.is_set, what="the plan is drawn")
+    await host.execute("SELECT FROM ota_campaigns WHERE id = $1 FOR UPDATE NOWAIT", campaign)
+    go_on.set()
+    await look
+    assert in_time == [True]
+    assert await _planned(host, campaign, 1)
 
 
 async def test_a_policy_without_a_pace_has_no_plan(host: Connection, pool: Pool, client: httpx2.AsyncClient) -> None:

@@ -78,6 +78,7 @@ class Upkeep:
             look = await self._look(ref, devices=await self._counters.count(ref))
         if look.to_verify and await self._counters.verify(ref):
             look = await self._look(ref, verified=look.to_verify)
+        await self._timeline.draw(self._pool, ref)
         await self._from_versions.note(ref, being_targeted=look.being_targeted)
         return look
 

@@ -5,10 +5,11 @@ A look writes at most one point every few seconds, and none while the counters s
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.overview import plan as plans
 from rollwave.domain.overview.plan import Plan, PlanFacts, PlannedWave
 from rollwave.domain.overview.timeline import MAX_POINTS, SURPLUS_POINTS, Point, resolution, surplus
@@ -17,7 +18,7 @@ from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import timeline, waves
 from rollwave.store.campaign_rows import Campaign
-from rollwave.store.database import Connection
+from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("upkeep")
 
@@ -36,12 +37,13 @@ class _Written:
     """What a process knows of a campaign's series.
 
     ``apart``: seconds between two points. ``next_at``: when the next one may be written, by this process's clock.
-    ``planned``: the revision that has its plan.
+    ``planned``: the revision that has its plan. ``undrawn``: what the plan that is missing is drawn from.
     """
 
     apart: float = 1.0
     next_at: float = 0.0
     planned: int | None = None
+    undrawn: tuple[Campaign, PlanFacts | None] | None = None
 
 
 class Timeline:
@@ -52,7 +54,7 @@ class Timeline:
         self._written: dict[tuple[str, int], _Written] = {}
 
     async def note(self, connection: Connection, locked: CampaignUnderPolicy, *, now: bool = False) -> None:
-        """Write the counters as they are in this transaction, if it is time, and the plan if there is none yet.
+        """Write the counters as they are in this transaction, if it is time, and note whether a plan is missing.
 
         Needs the campaign's lock. ``now``: write the counters in any case, if they have changed: the campaign ends.
         """
@@ -66,7 +68,18 @@ class Timeline:
             CampaignStatus.RUNNING,
             CampaignStatus.PAUSED,
         }:
-            await self._plan(connection, locked, written)
+            await self._look_for_plan(connection, locked, written)
+
+    async def draw(self, pool: Pool, ref: CampaignRef) -> None:
+        """Draw and store the plan that the last look has missed. It takes long, so no lock is held meanwhile."""
+        written = self._written.get((ref.tenant_id, ref.campaign_id))
+        if written is None or written.undrawn is None:
+            return
+        (campaign, facts), written.undrawn = written.undrawn, None
+        plan = None if facts is None else await asyncio.to_thread(_ideal, campaign, facts)
+        async with tenant_transaction(pool, campaign.tenant_id) as connection:
+            await timeline.write_plan(connection, campaign, plan)
+        written.planned = timeline.revision_of(campaign)
 
     def _of(self, campaign: Campaign) -> _Written:
         key = campaign.tenant_id, campaign.id
@@ -86,20 +99,20 @@ class Timeline:
             times = {each.at.timestamp(): each.at for each in series}
             await timeline.remove(connection, campaign, [times[each] for each in surplus(list(times))])
 
-    async def _plan(self, connection: Connection, locked: CampaignUnderPolicy, written: _Written) -> None:
+    async def _look_for_plan(self, connection: Connection, locked: CampaignUnderPolicy, written: _Written) -> None:
         campaign = locked.row
-        if not await timeline.plan_made(connection, campaign):
-            stored = await timeline.counters(connection, campaign)
-            if stored.point is None or not _is_placed(campaign):
-                return
-            await timeline.write_plan(connection, campaign, self._ideal(locked, stored.point))
-        written.planned = timeline.revision_of(campaign)
+        if await timeline.plan_made(connection, campaign):
+            written.planned = timeline.revision_of(campaign)
+            return
+        stored = await timeline.counters(connection, campaign)
+        if stored.point is not None and _is_placed(campaign):
+            written.undrawn = campaign, self._facts(locked, stored.point)
 
-    def _ideal(self, locked: CampaignUnderPolicy, counters: Point) -> Plan | None:
+    def _facts(self, locked: CampaignUnderPolicy, counters: Point) -> PlanFacts | None:
         campaign, document = locked.row, locked.policy.document
         size = campaign.firmware_size
         try:
-            facts = PlanFacts(
+            return PlanFacts(
                 campaign.read_at,
                 campaign.sent,
                 campaign.succeeded,
@@ -109,10 +122,17 @@ class Timeline:
                 None if document is None else document.schedule,
                 size if isinstance(size, int) else None,
             )
-            return plans.ideal(facts)
         except Exception:  # noqa: BLE001  a chart must not keep the campaign from being sent
             _log.exception("ota_plan_failed", campaign_id=campaign.id, tenant_id=campaign.tenant_id)
             return None
+
+
+def _ideal(campaign: Campaign, facts: PlanFacts) -> Plan | None:
+    try:
+        return plans.ideal(facts)
+    except Exception:  # noqa: BLE001  a chart must not keep the campaign from being sent
+        _log.exception("ota_plan_failed", campaign_id=campaign.id, tenant_id=campaign.tenant_id)
+        return None
 
 
 def _is_placed(campaign: Campaign) -> bool:

@@ -76,9 +76,12 @@ FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint;
 SELECT EXISTS (SELECT FROM ota_campaign_plans WHERE tenant_id = $1 AND campaign_id = $2::bigint AND revision = $3);
 
 -- name: write_plan
--- Not applied: this revision has one.
+-- Not applied: this revision has one, or the campaign was deleted.
 INSERT INTO ota_campaign_plans (tenant_id, campaign_id, revision, made_at, ends_at, points_at, devices)
-VALUES ($1, $2::bigint, $3, to_timestamp($4::float8), to_timestamp($5::float8), $6::float8[], $7::int[])
+SELECT c.tenant_id, c.id, $3::int, to_timestamp($4::float8), to_timestamp($5::float8), $6::float8[], $7::int[]
+FROM ota_campaigns c
+WHERE c.tenant_id = $1 AND c.id = $2::bigint
+FOR KEY SHARE
 ON CONFLICT DO NOTHING;
 
 -- name: plans
