@@ -153,8 +153,8 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
     )
 
 
-def _seconds(since: datetime | None, now: datetime) -> float | None:
-    return None if since is None else (now - since).total_seconds()
+def _seconds(since: float | None, now: float) -> float | None:
+    return None if since is None else now - since
 
 
 def _waves(found: CampaignFacts) -> tuple[WaveStanding, ...]:
