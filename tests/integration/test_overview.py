@@ -66,6 +66,7 @@ async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
     path = await create_campaign(north)
     found = await seen(north, path)
     assert found["headline"] == {"level": "ok", "rule": "none", "text": "Not started; 3 devices wait"}
+    assert found["rules"] == "all devices in one wave · 60 a minute · aborts over 10 % failed"
     assert found["devices"] == {
         "total": 3,
         "PENDING": 3,
@@ -124,7 +125,7 @@ async def counted(host: Connection, campaign: int, **columns: Any) -> str:
             {"pending": 90, "succeeded": 94, "failed": 6},
             "watch",
             "near_limit",
-            "Guardrail failures: 6 of 100 failed, trips above 10 %: 5 more failures",
+            "6 % failed (6 of 100); stops itself above 10 %, after 5 more failures in a row",
         ),
         (
             {"status": "ABORTED", "skipped": 43, "succeeded": 50, "failed": 7},

@@ -20,6 +20,7 @@ class PolicyInForce(BaseModel):
     flat: bool = Field(description="The campaign follows its flat columns, shown here as a document")
     revision: int | None = Field(description="Number of the revision, from 1; null: flat")
     by: str | None = Field(description="Id of the API key that wrote it; null: flat, or written by other SQL")
+    by_name: str | None = Field(description="Name of that key; null: it has none")
     at: Moment | None = Field(description="When it was written; null: flat")
     reason: str | None = Field(description="Why it was edited")
 
@@ -55,7 +56,8 @@ class AtStart(BaseModel):
     """What starting a campaign does now."""
 
     text: str = Field(description="In sentences. It may have texts of operators, so escape it")
-    sends_at: Moment | None = Field(description="When devices are sent to first; null: nobody can say")
+    at_once: bool = Field(description="Whether devices are sent to immediately")
+    sends_at: Moment | None = Field(description="When devices are sent to first; null: at once, or nobody can say")
 
 
 class AlsoIn(BaseModel):
@@ -91,6 +93,7 @@ class StoredPolicyName(BaseModel):
     name: str
     changed_at: Moment | None
     changed_by: str | None = Field(description="Id of the API key that stored it")
+    changed_by_name: str | None = Field(None, description="Name of that key, in the list; null: it has none")
 
 
 class StoredPolicy(StoredPolicyName):

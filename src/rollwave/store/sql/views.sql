@@ -145,6 +145,17 @@ WHERE tenant_id = $1 AND campaign_id = $2::bigint
 ORDER BY id DESC
 LIMIT $3;
 
+-- name: brief
+-- What the answer to an action says, from the campaign's own row and its waves: counters, which may be NULL.
+SELECT c.name, c.status, c.cancelled_at IS NOT NULL AS cancelled, f.version AS firmware_version,
+       c.pending AS "PENDING", c.downloading AS "DOWNLOADING", c.installing AS "INSTALLING",
+       c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",
+       ARRAY(SELECT w.name FROM ota_campaign_waves w
+             WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint ORDER BY w.number) AS waves
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+WHERE c.tenant_id = $1 AND c.id = $2::bigint;
+
 -- name: claimed_and_pending
 -- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
 -- again: a claim takes these devices before those never sent to ("claim" in executions.sql). goes: with the first $6 tokens.
