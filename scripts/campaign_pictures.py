@@ -20,20 +20,20 @@ from tests.browsing.house import House, Tenant, house
 from tests.support import eventually
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
-DEVICES = 600
-FINISHED = 330
+DEVICES = 360
+FINISHED = 150
 """Devices that have finished when the pictures are taken: the last wave is open."""
 FIRST = {"pace": {"per_minute": 60_000}}
 POLICY = {
     "version": 1,
     "pace": {"per_minute": 300},
     "waves": [
-        {"name": "canary", "size": 20, "gate": {"success_rate": "80%"}},
-        {"name": "early", "size": 150, "gate": {"success_rate": "80%"}},
+        {"name": "canary", "size": 40, "gate": {"success_rate": "80%"}},
+        {"name": "early", "size": 60, "gate": {"success_rate": "80%"}},
         {"name": "rest"},
     ],
     "guardrails": [
-        {"name": "failures", "threshold": "12%", "min_finished": 60},
+        {"name": "failures", "threshold": "16%", "min_finished": 60},
         {"name": "revision", "threshold": "30%", "min_finished": 30, "scope": "segment", "per": ["revision"],
          "action": "quarantine"},
     ],
@@ -72,7 +72,7 @@ async def _take(servers: House) -> None:
     labels = {name: {"revision": "ABC"[int(name[-3:]) % 3]} for name in names}
     await tenant.register(labels)
     first, second = [await tenant.firmware(version) for version in ("2.3.0", "2.4.1")]
-    with fleet(tenant.house.broker, tenant.name, names, step_delay=1.0, behaviour=_some_fail):
+    with fleet(tenant.house.broker, tenant.name, names, step_delay=0.5, behaviour=_some_fail):
         before = await tenant.create("Winter release", first, policy={"version": 1, **FIRST})
         await tenant.start(before)
         await eventually(lambda: _is_completed(tenant, before), timeout=120, what="the first firmware on all devices")
@@ -92,7 +92,8 @@ async def _is_completed(tenant: Tenant, campaign: int) -> bool:
 
 async def _finished(tenant: Tenant, campaign: int) -> bool:
     overview = await tenant.call("GET", f"{CAMPAIGNS}/{campaign}/overview")
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(2)
+    print(overview["headline"]["text"], flush=True)
     return bool(overview["devices"]["SUCCESS"] + overview["devices"]["FAILED"] >= FINISHED)
 
 

@@ -102,7 +102,7 @@ async def test_a_campaign_is_aborted_with_the_keyboard_alone(tab: Tab, tenant: T
         await keys.press("Tab")
         await expect(tab.page.get_by_role("button", name=re.compile("^Abort, skip"))).to_be_focused()
         await keys.press("Enter")
-        await expect(tab.page.locator(".flash")).to_contain_text(re.compile(r"Aborted: \d+ devices skipped"))
+        await expect(tab.page.locator(".flash")).to_contain_text(re.compile(r"Aborted\. \d+ devices skipped"))
         assert (await tenant.state(campaign))["status"] == "ABORTED"
 
 

@@ -80,6 +80,17 @@ async def test_the_list_keeps_the_focus_and_the_selection_when_it_is_read_again(
     assert await tab.page.evaluate("getSelection().toString()") == before
 
 
+async def test_a_list_that_cannot_be_read_says_that_it_may_be_out_of_date(tab: Tab, tenant: Tenant) -> None:
+    campaign = await furnish(tenant)
+    tab.expect("ERR_FAILED", "Failed to fetch")
+    await tab.sign_in(tenant.keys[Role.VIEWER])
+    await tab.page.route("**/console/campaigns/rows*", lambda route: route.abort())
+    await expect(tab.page.locator("#stale")).to_contain_text("may be out of date", timeout=40_000)
+    await expect(tab.page.locator(f"#campaign-{campaign}")).to_be_visible()
+    await tab.page.unroute("**/console/campaigns/rows*")
+    await expect(tab.page.locator("#stale")).to_be_hidden()
+
+
 async def test_a_halt_from_a_campaign_leads_back_to_it(tab: Tab, tenant: Tenant) -> None:
     campaign = await furnish(tenant)
     await tab.sign_in(tenant.keys[Role.OPERATOR], f"/console/campaigns/{campaign}")

@@ -44,11 +44,15 @@ NEVER_LESS = "SUCCESS", "SKIPPED"
 
 @dataclass
 class Viewer:
-    """Follows one campaign. ``answers``: how often each status and each error was met."""
+    """Follows one campaign.
+
+    ``calm`` is set at the end: the server is killed no more. ``answers``: how often each status and each error was met.
+    """
 
     campaign: int
     plan: Plan
     key: str
+    calm: asyncio.Event
     last: dict[str, Any] = field(default_factory=dict)
     overviews: int = 0
     answers: Counter[str] = field(default_factory=Counter)
@@ -97,6 +101,7 @@ class Viewer:
             shown.pop("total", None)
             return self.last.get("status") == status and shown == there
 
+        self.calm.set()
         try:
             await eventually(same, timeout=SECONDS, what="the viewer to see the end")
         except AssertionError:
@@ -144,11 +149,13 @@ async def viewing(database: str, folder: Path, campaigns: Mapping[int, Plan], se
     """Follow each campaign for the block, from a server that is killed and started again all the while."""
     async with create_pool(database, size=1) as pool:
         keys = {plan.tenant: await access.create(pool, plan.tenant, Role.VIEWER) for plan in campaigns.values()}
-    viewers = [Viewer(campaign, plan, keys[plan.tenant]) for campaign, plan in campaigns.items()]
+    calm = asyncio.Event()
+    viewers = [Viewer(campaign, plan, keys[plan.tenant], calm) for campaign, plan in campaigns.items()]
     port = free_port()
     async with AsyncExitStack() as stack:
         tasks = [asyncio.create_task(each.follow(f"http://127.0.0.1:{port}")) for each in viewers]
-        tasks.append(asyncio.create_task(_keep_killing(database, folder, port, random.Random(f"viewers {seed}"))))
+        dice = random.Random(f"viewers {seed}")
+        tasks.append(asyncio.create_task(_keep_killing(database, folder, port, dice, calm)))
         for task in tasks:
             stack.push_async_callback(end, task)
         yield viewers
@@ -156,13 +163,15 @@ async def viewing(database: str, folder: Path, campaigns: Mapping[int, Plan], se
             assert not task.done(), f"a viewer ended with {task.exception()!r}"
 
 
-async def _keep_killing(database: str, folder: Path, port: int, dice: random.Random) -> None:
+async def _keep_killing(database: str, folder: Path, port: int, dice: random.Random, calm: asyncio.Event) -> None:
     while True:
         process = forks.Process(target=_serve, args=(database, port, str(folder / "server.log")), daemon=True)
         process.start()
         try:
             await eventually(lambda: not process.is_alive() or _listens(port), what="the server listens")  # noqa: B023
             await asyncio.to_thread(process.join, dice.uniform(*LIVES))
+            while calm.is_set() and process.is_alive():
+                await asyncio.to_thread(process.join, 1)
         finally:
             process.kill()
             await asyncio.to_thread(process.join)

@@ -39,7 +39,7 @@ def addresses(method: str, campaign: str, key: str) -> Iterator[str]:
         for route in module.router.routes:
             path, methods = getattr(route, "path", ""), getattr(route, "methods", ())
             if method in methods and not path.endswith("/live"):  # a stream does not end by itself
-                for action in ("abort", "cancel", "promote?wave=all", "retry") if "{action}" in path else ("",):
+                for action in ("abort", "cancel", "retry") if "{action}" in path else ("",):
                     named = path.replace("{action}", action)
                     yield "/console" + re.sub(r"{(\w+)}", lambda found: filled[found[1]], named)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -51,7 +52,8 @@ async def seen(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
     return document
 
 
-async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient, heard: None) -> None:
+@pytest.mark.usefixtures("heard")
+async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncClient) -> None:
     body = await prepare_campaign_body(north) | {"policy": {"version": 1, "pace": {"per_minute": 60}}}
     path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}"
     found = await seen(north, path)
@@ -410,8 +412,80 @@ async def _one_waits(host: Connection) -> bool:
     return bool(await host.fetchval(f"SELECT EXISTS ({waits})"))
 
 
+async def test_a_row_says_who_ended_the_campaign(north: httpx2.AsyncClient, host: Connection) -> None:
+    aborted, completed, running = [await create_campaign(north) for _ in range(3)]
+    await north.post(f"{aborted}/abort")
+    await host.execute(
+        "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+        " VALUES ('north', $1, 'completed', 'engine', '{}')",
+        int(completed.rpartition("/")[2]),
+    )
+    await host.execute("UPDATE ota_campaigns SET status = 'COMPLETED' WHERE id = $1", int(completed.rpartition("/")[2]))
+    rows = (await north.get(CAMPAIGNS)).json()["campaigns"]
+    assert [f"{CAMPAIGNS}/{each['id']}" for each in rows] == [running, completed, aborted]
+    assert [each["ended_by"] for each in rows] == [None, "engine", rows[2]["created_by"]]
+    assert rows[2]["ended_by_name"] == rows[2]["created_by_name"]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_an_abort_by_a_person_is_no_trip(north: httpx2.AsyncClient, host: Connection) -> None:
+    """Even with a reason of their own, and more failures than the guardrail allows."""
+    path = await counted(host, await insert_campaign(host, 0), succeeded=50, failed=7)
+    await host.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status) SELECT tenant_id, id, n::text,"
+        " CASE WHEN n > 7 THEN 'SUCCESS' ELSE 'FAILED' END FROM ota_campaigns, generate_series(1, 57) AS n"
+    )
+    await north.post(f"{path}/abort", json={"reason": "the boss said so"})
+    found = await seen(north, path)
+    assert (found["headline"]["level"], found["headline"]["rule"]) == ("ok", "none")
+    assert [(each["tripped"], each["trips_after"]) for each in found["guardrails"]] == [(False, None)]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_running_row_has_the_forecast_of_the_overview(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    path = await counted(host, await insert_campaign(host, 0), pending=600, downloading=10, succeeded=1200)
+    await host.execute(
+        "INSERT INTO ota_campaign_points (tenant_id, campaign_id, at, pending, downloading, installing, succeeded,"
+        " failed, skipped) SELECT 'north', $1, now() - m * interval '30 s', 600 + 10 * m, 10, 0, 1200 - 10 * m, 0, 0"
+        " FROM generate_series(1, 120) AS m",
+        int(path.rpartition("/")[2]),
+    )
+    created = f"{CAMPAIGNS}/{await insert_campaign(host, 0, status='CREATED')}"
+
+    async def of_list() -> dict[str, Any]:
+        rows = (await north.get(CAMPAIGNS)).json()["campaigns"]
+        return {f"{CAMPAIGNS}/{each['id']}": each["forecast"] for each in rows}
+
+    shown, expected = await of_list(), (await seen(north, path))["forecast"]
+    assert shown[created] is None
+    assert expected["text"].startswith("done "), expected
+    assert shown[path]["text"][:8] == expected["text"][:8]
+    ends = [datetime.fromisoformat(each["latest"]) for each in (shown[path], expected)]
+    assert abs(ends[0] - ends[1]) <= timedelta(minutes=2)
+    async with calling(pool, "north", Role.ADMIN) as admin:
+        await admin.post("/ota/halt", json={"reason": "no boot"})
+    assert (await of_list())[path] == (await seen(north, path))["forecast"]
+
+
 async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, ["dev-1"])
     await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
     await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
     assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None
+
+
+async def test_an_event_that_other_sql_wrote_is_shown_without_its_detail(
+    north: httpx2.AsyncClient, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute(
+        "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+        " VALUES ('north', $1, 'noted', 'somebody', '[]')",
+        campaign,
+    )
+    answer = await north.get(f"{CAMPAIGNS}/{campaign}/overview")
+    assert answer.status_code == 200, answer.text
+    [event] = answer.json()["events"]
+    assert (event["event"], event["detail"]) == ("noted", {})

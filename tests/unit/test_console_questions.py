@@ -99,8 +99,17 @@ def test_retry() -> None:
 def test_answers_state_what_was_done() -> None:
     assert questions.paused(overview()) == "Paused. 23 devices in progress may still finish."
     after = overview(devices={"PENDING": 0, "SKIPPED": 436})
-    assert questions.stopped(after, cancelled=False) == "Aborted: 436 devices skipped, 23 in progress may still finish."
+    said = questions.stopped(overview(), after, cancelled=False, asked=436)
+    assert said == "Aborted. 436 devices skipped; 23 in progress may still finish."
     later = overview(devices={"PENDING": 18000, "SKIPPED": 1000})
-    assert questions.stopped(later, cancelled=True) == (
-        "Cancelled: 1,000 devices skipped, 18,000 more are being skipped, 23 in progress are told to stop."
+    assert questions.stopped(overview(), later, cancelled=True) == (
+        "Cancelled. 1,000 devices skipped; 18,000 more are being skipped; 23 in progress are told to stop."
     )
+
+
+def test_devices_that_were_sent_to_since_the_question_are_named() -> None:
+    asked = overview(devices={"PENDING": 171, "SKIPPED": 40, "DOWNLOADING": 0, "INSTALLING": 0})
+    assert questions.abort(asked).hidden == {"asked": "171"}
+    after = overview(devices={"PENDING": 0, "SKIPPED": 208, "DOWNLOADING": 0, "INSTALLING": 0})
+    said = questions.stopped(asked, after, cancelled=False, asked=171)
+    assert said == "Aborted. 168 devices skipped; 3 had been sent to meanwhile."

@@ -78,6 +78,7 @@ def preview_fields(preview: PolicyPreview) -> dict[str, Any]:
         "segments": preview.segments,
         "exposed_devices": preview.exposed,
         "at_start": asdict(preview.at_start),
+        "also_in": [each.to_json() for each in preview.also_in],
     }
 
 

@@ -61,7 +61,9 @@ def halt(
 def _in_words(state: Mapping[str, Any]) -> str:
     if not state["halted"]:
         return "sending is not halted"
-    return f"sending is halted since {moment(state['since'])} by {state['by']}: {state['reason']}"
+    return (
+        f"sending is halted since {moment(state['since'])} by {state.get('by_name') or state['by']}: {state['reason']}"
+    )
 
 
 def brakes_in_force(api: Api) -> list[str]:
@@ -166,7 +168,7 @@ def list_(limit: Limit = 50, output: Output = Format.TABLE) -> None:
         "START": lambda row: moment(row["start"]),
         "END": lambda row: moment(row["end"]),
         "IN FORCE": lambda row: "yes" if row["in_force"] else "no",
-        "BY": "created_by",
+        "BY": lambda row: row.get("created_by_name") or row["created_by"],
         "REASON": "reason",
     }
     print_page(answer, output, "freezes", columns, empty="No freezes.")

@@ -58,6 +58,8 @@ def _effect(preview: Mapping[str, Any]) -> Iterator[str]:
         yield "No guardrail acts before all devices are sent to."
     else:
         yield f"Up to {exposed:,} device{'s are' if exposed != 1 else ' is'} sent to before a guardrail acts."
+    for each in preview.get("also_in", ()):
+        yield f"{visible(each['text'])}."
     if told := preview.get("at_start"):  # the API of an earlier version has none
         yield f"If it is started now: {visible(told['text'])}"
     yield "Nothing was created."

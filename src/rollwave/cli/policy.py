@@ -13,7 +13,7 @@ import typer
 
 from rollwave.cli.client import CampaignArgument, connect, over_api
 from rollwave.cli.examples import examples
-from rollwave.cli.output import Format, Limit, Output, complain, print_json, print_page, say
+from rollwave.cli.output import Column, Format, Limit, Output, complain, print_json, print_page, say
 from rollwave.cli.policy_advice import show_advice, show_advice_on
 from rollwave.domain.ids import in_path
 from rollwave.errors import InvalidInput, RollwaveError
@@ -191,7 +191,11 @@ def list_(limit: Limit = 50, output: Output = Format.TABLE) -> None:
         answer = api.get("/ota/policies", limit=limit)
     if output is Format.TABLE:
         complain(f"Presets: {', '.join(answer['presets'])}")
-    columns = {"NAME": "name", "CHANGED": "changed_at", "BY": "changed_by"}
+    columns: dict[str, Column] = {
+        "NAME": "name",
+        "CHANGED": "changed_at",
+        "BY": lambda row: row.get("changed_by_name") or row["changed_by"] or "",
+    }
     print_page(answer, output, "policies", columns, empty="No stored policies. Store one: rollwave policy store")
 
 

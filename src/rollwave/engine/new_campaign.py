@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
@@ -203,11 +203,14 @@ async def preview_campaign(
         await new_campaigns.require_group(connection, tenant_id, new.target_group_id)
         if not await targets.fits_another(connection, tenant_id, new.target_group_id, firmware.device_type, after=""):
             raise _no_device(new.target_group_id)
+        also_in = await new_campaigns.overlaps(connection, tenant_id, new.target_group_id)
         if policy is None:
             devices = await targets.count_members(connection, tenant_id, new.target_group_id)
-            return await policy_preview.preview_flat(connection, new, tenant_id, settings, devices=devices)
+            found = await policy_preview.preview_flat(connection, new, tenant_id, settings, devices=devices)
+            return replace(found, also_in=also_in)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
         of = await labels.source(connection)
         source = Source(tenant_id, CampaignId(0), new.target_group_id, firmware.device_type, of)
-        return await policy_preview.preview(connection, settings, source, document)
+        found = await policy_preview.preview(connection, settings, source, document)
+        return replace(found, also_in=also_in)

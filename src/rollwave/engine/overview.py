@@ -13,6 +13,7 @@ from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.at_start import at_start
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
+from rollwave.domain.overview.forecast import Forecast
 from rollwave.domain.overview.from_versions import from_versions
 from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first, with_reason
 from rollwave.domain.overview.headline import headline
@@ -62,7 +63,10 @@ async def campaigns(
         facts = await store.facts(
             connection, tenant_id, ids, progress_timeout=settings.progress_timeout, ended_in_short=True
         )
-    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows if row["id"] in facts]
+        ahead = await timeline.forecasts(connection, tenant_id, facts)
+    rows = [
+        row | _in_list(facts[row["id"]], settings) | {"forecast": _forecast(ahead.get(row["id"]))} for row in found.rows
+    ]
     return replace(found, rows=rows)
 
 
@@ -220,6 +224,10 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "waves": len(facts.waves),
         "from_version": next((each["version"] for each in from_versions(found.from_versions, 1)), None),
     }
+
+
+def _forecast(found: Forecast | None) -> Document | None:
+    return None if found is None else {"earliest": found.earliest, "latest": found.latest, "text": found.text}
 
 
 def _document(

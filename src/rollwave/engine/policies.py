@@ -40,7 +40,7 @@ class PolicyInForce:
     """A policy as a campaign has it.
 
     ``data``: the document; if ``flat``, the campaign's flat columns as a document. ``revision``, ``by``, ``at`` and
-    ``reason`` say who wrote it, when and why; None: it is flat, or other SQL wrote it.
+    ``reason`` say who wrote it, when and why; None: it is flat, or other SQL wrote it. ``by_name``: of the key.
     """
 
     data: object
@@ -49,6 +49,7 @@ class PolicyInForce:
     by: str | None = None
     at: datetime | None = None
     reason: str | None = None
+    by_name: str | None = None
 
     @property
     def etag(self) -> str:
@@ -110,7 +111,7 @@ async def _in_force(
         found = await policies.revision(connection, row.tenant_id, row.id, wanted)
         same = wanted == row.policy_revision and row.document is not None
         data = to_data(row.document) if same and row.document is not None else _canonical(found.data)
-        return PolicyInForce(data, False, found.number, found.by, found.at, found.reason)
+        return PolicyInForce(data, False, found.number, found.by, found.at, found.reason, found.by_name)
     if campaign.unreadable is not None:
         raise Conflict(f"the policy of campaign {row.id} cannot be read: {campaign.unreadable}")
     return PolicyInForce(flat.as_document(campaign.policy, tick=settings.tick_interval), flat=True)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.overview.at_start import AtStart, at_start
+from rollwave.domain.overview.overlaps import Overlap
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.advice import advice
 from rollwave.domain.policy.document.emit import to_data
@@ -46,6 +47,7 @@ class PolicyPreview:
     ``waves`` and ``segments`` count the devices of the group. ``openings``: the next times in which devices may be sent
     to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices
     that are sent to before a guardrail can act; None: no guardrail does. ``at_start``: what Start would do now.
+    ``also_in``: other unfinished campaigns that have devices of the group; of an edit: none.
     """
 
     data: object
@@ -56,6 +58,7 @@ class PolicyPreview:
     openings: Sequence[Span]
     exposed: int | None
     at_start: AtStart
+    also_in: Sequence[Overlap] = ()
 
 
 async def preview(

@@ -22,11 +22,12 @@ ALL_LOCK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The halt of a tenant: since when, by whom and why."""
+    """The halt of a tenant: since when, by whom and why. ``by_name``: the name of the key; None: it has none."""
 
     since: datetime
     by: str
     reason: str | None
+    by_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ async def halt_of(pool: Pool, tenant_id: str) -> Halt | None:
 
 async def _halt(connection: Connection, tenant_id: str) -> Halt | None:
     row = await connection.fetchrow(_sql["halt_of"], tenant_id, HALT_NAME)
-    return None if row is None else Halt(moment(row["since"]), row["by"], row["reason"])
+    return None if row is None else Halt(moment(row["since"]), row["by"], row["reason"], row["by_name"])
 
 
 async def halt(pool: Pool, tenant_id: str, *, actor: str, reason: str) -> Halt:
@@ -172,6 +173,24 @@ async def lifted_by(connection: Connection, tenant_id: str, kind: BrakeKind, nam
     """Who lifted this brake the last time; None: nobody did since it was set."""
     actor: str | None = await connection.fetchval(_sql["lifted_by"], tenant_id, kind, name)
     return actor
+
+
+async def in_force(pool: Pool, tenant_id: str, *, limit: int) -> list[Document]:
+    """The halt and the freezes that stop the tenant's sending now, the halt first."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return [with_moments(row) for row in await connection.fetch(_sql["in_force"], tenant_id, limit)]
+
+
+async def name_of_key(pool: Pool, tenant_id: str, key_id: str) -> str:
+    """The name of an API key of the tenant; its id, if it has none."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return await connection.fetchval(_sql["name_of_key"], tenant_id, key_id) or key_id
+
+
+async def changes(pool: Pool, tenant_id: str, *, limit: int) -> list[Document]:
+    """The last changes of the tenant's brakes, newest first: when, what, by whom and why."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return [with_moments(row) for row in await connection.fetch(_sql["changes"], tenant_id, limit)]
 
 
 async def halted_tenants(pool: Pool) -> int:

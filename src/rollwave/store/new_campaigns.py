@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.overview.overlaps import Overlap
 from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.errors import NotFound
+from rollwave.store import campaign_rows
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
@@ -89,6 +91,29 @@ async def insert(
     values = (getattr(new, each.name) for each in fields(new))
     campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by, policy_revision)
     return campaign_id
+
+
+MAX_MEMBERS_LOOKED_UP = 2000
+"""Maximum number of members of a group that are looked up in other campaigns."""
+MAX_OTHER_CAMPAIGNS = 20
+"""Maximum number of unfinished campaigns in which they are looked up."""
+
+
+async def overlaps(connection: Connection, tenant_id: str, group_id: str) -> list[Overlap]:
+    """The three unfinished campaigns in which most devices of the group wait or are in progress."""
+    rows = await connection.fetch(_sql["overlaps"], tenant_id, group_id, MAX_MEMBERS_LOOKED_UP, MAX_OTHER_CAMPAIGNS)
+    return [
+        Overlap(
+            row["campaign_id"],
+            row["name"],
+            row["version"],
+            campaign_rows.status(row["status"]),
+            row["devices"],
+            looked_at=row["looked_at"],
+            all_looked_at=row["looked_at"] < MAX_MEMBERS_LOOKED_UP,
+        )
+        for row in rows
+    ]
 
 
 class EarlierRequest(NamedTuple):

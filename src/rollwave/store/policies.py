@@ -98,13 +98,17 @@ def stored_times(row: asyncpg.Record) -> OwnTimes | None:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision of a campaign's policy. ``data``: its document as it is stored, which a host may have written."""
+    """One revision of a campaign's policy. ``data``: its document as it is stored, which a host may have written.
+
+    ``by_name``: the name of the key ``by``; None: it has none.
+    """
 
     number: int
     data: Plain
     by: str | None
     at: datetime
     reason: str | None
+    by_name: str | None = None
 
 
 async def revision(connection: Connection, tenant_id: str, campaign_id: int, number: int) -> Revision:
@@ -117,7 +121,8 @@ async def revision(connection: Connection, tenant_id: str, campaign_id: int, num
     if row is None:
         raise NotFound(f"campaign {campaign_id} has no revision {number} of its policy")
     data = json.loads(row["document"])
-    return Revision(row["revision"], data, row["created_by"], moment(row["created_at"]), row["reason"])
+    by, at = row["created_by"], moment(row["created_at"])
+    return Revision(row["revision"], data, by, at, row["reason"], row["by_name"])
 
 
 async def insert(

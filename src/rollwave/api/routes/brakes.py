@@ -79,8 +79,8 @@ async def remove_freeze(
 
 def _state(halt: Halt | None) -> HaltState:
     if halt is None:
-        return HaltState(halted=False, since=None, by=None, reason=None)
-    return HaltState(halted=True, since=halt.since, by=halt.by, reason=halt.reason)
+        return HaltState(halted=False, since=None, by=None, by_name=None, reason=None)
+    return HaltState(halted=True, since=halt.since, by=halt.by, by_name=halt.by_name, reason=halt.reason)
 
 
 def _freeze(row: Document) -> Freeze:

@@ -26,6 +26,7 @@ class HaltState(BaseModel):
     halted: bool
     since: Moment | None
     by: str | None = Field(description="Id of the API key, or the user of the command line, that halted it")
+    by_name: str | None = Field(description="Name of that key; null: it has none")
     reason: str | None
 
 
@@ -48,6 +49,7 @@ class Freeze(BaseModel):
     reason: str | None
     created_at: Moment
     created_by: str = Field(description="Id of the API key, or the user of the command line, that added it")
+    created_by_name: str | None = Field(description="Name of that key; null: it has none")
 
 
 class FreezeList(BaseModel):

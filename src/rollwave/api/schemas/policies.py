@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rollwave.api.fields import Moment
+from rollwave.domain.campaign import CampaignStatus
 
 Document = dict[str, Any]
 """A policy document."""
@@ -19,6 +20,7 @@ class PolicyInForce(BaseModel):
     flat: bool = Field(description="The campaign follows its flat columns, shown here as a document")
     revision: int | None = Field(description="Number of the revision, from 1; null: flat")
     by: str | None = Field(description="Id of the API key that wrote it; null: flat, or written by other SQL")
+    by_name: str | None = Field(description="Name of that key; null: it has none")
     at: Moment | None = Field(description="When it was written; null: flat")
     reason: str | None = Field(description="Why it was edited")
 
@@ -54,7 +56,19 @@ class AtStart(BaseModel):
     """What starting a campaign does now."""
 
     text: str = Field(description="In sentences. It may have texts of operators, so escape it")
-    sends_at: Moment | None = Field(description="When devices are sent to first; null: nobody can say")
+    at_once: bool = Field(description="Whether devices are sent to immediately")
+    sends_at: Moment | None = Field(description="When devices are sent to first; null: at once, or nobody can say")
+
+
+class AlsoIn(BaseModel):
+    """Another unfinished campaign that has devices of the group."""
+
+    campaign_id: int
+    name: str | None
+    version: str | None = Field(description="Version of its firmware")
+    status: CampaignStatus
+    devices: int = Field(description="Devices of the group that wait or are in progress there")
+    text: str = Field(description="As a sentence. It has texts of operators, so escape it")
 
 
 class PolicyPreview(Advised):
@@ -68,6 +82,9 @@ class PolicyPreview(Advised):
         description="The most devices that are sent to before a guardrail can act, if all of them fail; null: none acts"
     )
     at_start: AtStart = Field(description="What starting it would do now, if reports can be received")
+    also_in: list[AlsoIn] = Field(
+        description="The three unfinished campaigns with most devices of the group, of its first 2,000; of an edit: []"
+    )
 
 
 class StoredPolicyName(BaseModel):
@@ -76,6 +93,7 @@ class StoredPolicyName(BaseModel):
     name: str
     changed_at: Moment | None
     changed_by: str | None = Field(description="Id of the API key that stored it")
+    changed_by_name: str | None = Field(None, description="Name of that key, in the list; null: it has none")
 
 
 class StoredPolicy(StoredPolicyName):

@@ -115,6 +115,8 @@ export class Chart {
     if (this.#box.dataset.final === "true") return [first, Math.max(end, first + 1)];
     const last = Math.max(end, first + 60);
     const farthest = data[0].at(-1);
+    const newest = this.#data.points.at(-1);
+    if (LAYERS.every((name) => !newest[name])) return [first, Math.max(last, farthest)]; // nothing was sent: all is ahead
     return [first, Math.max(last, Math.min(farthest, first + AHEAD * (last - first)))]; // the whole campaign, unless the past became a sliver
   }
 

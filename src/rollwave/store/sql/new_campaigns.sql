@@ -26,3 +26,29 @@ WHERE tenant_id = $1 AND key = $2
 
 -- name: keep_key
 INSERT INTO rollwave_idempotency (tenant_id, key, digest, campaign_id) VALUES ($1, $2, decode($3::text, 'hex'), $4);
+
+-- name: overlaps
+-- The three unfinished campaigns, of the newest $4, in which most of the first $3 members of the group $2 wait or are in progress. looked_at:
+-- the number of these members. Each is looked up by its key in each campaign: joined as a set, a whole campaign could be read.
+WITH members AS MATERIALIZED (
+    SELECT device_id::text AS device_id FROM device_group_members WHERE tenant_id = $1 AND group_id = $2 ORDER BY device_id LIMIT $3
+)
+SELECT c.id AS campaign_id, c.name, c.status, w.version::text AS version, x.devices, (SELECT count(*)::int FROM members) AS looked_at
+FROM (
+    SELECT id, name, status, firmware_version_id FROM ota_campaigns
+    WHERE tenant_id = $1 AND status IN ('CREATED', 'RUNNING', 'PAUSED')
+    ORDER BY id DESC
+    LIMIT $4
+) AS c
+CROSS JOIN LATERAL (
+    SELECT count(*)::int AS devices
+    FROM members m
+    CROSS JOIN LATERAL (
+        SELECT status FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = c.id AND device_id = m.device_id OFFSET 0
+    ) AS d
+    WHERE d.status IN ('PENDING', 'DOWNLOADING', 'INSTALLING')
+) AS x
+LEFT JOIN firmware_versions w ON w.tenant_id = $1 AND w.id = c.firmware_version_id
+WHERE x.devices > 0
+ORDER BY x.devices DESC, c.id DESC
+LIMIT 3;
