@@ -23,6 +23,7 @@ from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.words import Scope
 from rollwave.engine import explain, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
@@ -98,7 +99,9 @@ async def overview(
         waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
         failed = shown["status_breakdown"]["FAILED"]
-        top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
+        top = await (causes or TopCauses()).read(
+            connection, tenant_id, campaign_id, failed=failed, of_policy=_label_of_policy(row)
+        )
         ahead = await timeline.outlook(connection, row.row, settings)
     more = {
         "rules": _rules(row, settings),
@@ -118,6 +121,13 @@ def _at_start(campaign: CampaignUnderPolicy, found: CampaignFacts, settings: Set
         first = found.row["total_devices"]
     facts = campaign.facts(settings, heard=campaign.row.heard(settings.listener_slots))
     return asdict(at_start(campaign.policy, facts, first))
+
+
+def _label_of_policy(campaign: CampaignUnderPolicy) -> str | None:
+    """The first label by which a guardrail parts the devices. None: none does."""
+    document = campaign.row.document
+    rules = () if document is None else document.guardrails or ()
+    return next((key for rule in rules if rule.scope is Scope.SEGMENT for key in rule.per or ()), None)
 
 
 def _rules(campaign: CampaignUnderPolicy, settings: Settings) -> str:

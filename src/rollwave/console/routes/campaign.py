@@ -66,7 +66,7 @@ async def campaign_page(
     hub: Hub = request.app.state.hub
     snapshot = await hub.read(session.tenant_id, campaign_id)
     try:
-        devices = await device_table.read(pool, session.tenant_id, campaign_id, chosen, cursor=cursor)
+        devices = await device_table.read(pool, session.tenant_id, snapshot.document, chosen, cursor=cursor)
     except LabelsUnavailable as error:
         raise Conflict(str(error), hint="Correct the view; `rollwave doctor` checks it.") from error
     overview = snapshot.document
