@@ -1,4 +1,8 @@
-"""Limits failed logins an address. A key cannot be guessed; this spares the database."""
+"""Limits wrong keys from an address.
+
+A right key is never refused: many people may share an address, behind a proxy or a gateway, and one of them may be
+wrong often. A key cannot be guessed; this tells programs to slow down.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ class Throttle:
             self._failures.popitem(last=False)
 
     def wait(self, address: str) -> int:
-        """Seconds until this address may try again, 0 if it may now."""
+        """Seconds until a wrong key from this address is answered as one, 0 if it is now."""
         times = self._failures.get(address)
         if times is None or len(times) < ALLOWED:
             return 0

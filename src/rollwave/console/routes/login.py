@@ -44,19 +44,23 @@ async def log_in(
     next: Annotated[str, Form()] = "",  # noqa: A002
 ) -> Response:
     """Begin a session with an API key."""
+    grant = await access.verify(pool, key.strip())
+    if grant is None:
+        return await _wrong(request, next)
+    response = RedirectResponse(safe_next(next), 303)
+    await keeper(request).begin(request, response, grant)
+    return response
+
+
+async def _wrong(request: Request, following: str) -> Response:
     attempts: throttle.Throttle = request.app.state.login_attempts
     address = request.client.host if request.client else ""
     wait = attempts.wait(address)
     if wait:
-        text = f"Too many attempts from your address. Try again in {wait} s."
-        return await _form(request, next, text, status=429, headers={"Retry-After": str(wait)})
-    grant = await access.verify(pool, key.strip())
-    if grant is None:
-        attempts.failed(address)
-        return await _form(request, next, "This key is unknown, expired or revoked.", status=403)
-    response = RedirectResponse(safe_next(next), 303)
-    await keeper(request).begin(request, response, grant)
-    return response
+        text = f"This key is unknown, expired or revoked, as many from your address were. Try again in {wait} s."
+        return await _form(request, following, text, status=429, headers={"Retry-After": str(wait)})
+    attempts.failed(address)
+    return await _form(request, following, "This key is unknown, expired or revoked.", status=403)
 
 
 async def _form(
