@@ -225,7 +225,7 @@ async def test_a_guardrail_over_its_limit_is_told_before_it_may_trip(
     await sent.report((await sent.send(40))[:12], "FAILED")
     found = await seen(north, f"{CAMPAIGNS}/{sent.id}")
     assert (found["headline"]["level"], found["headline"]["rule"]) == ("watch", "over_limit")
-    assert found["headline"]["text"].startswith("Boots: 12 of 12 failed, at least ")
+    assert found["headline"]["text"].startswith("Boots: 100 % failed (12 of 12), at least ")
 
 
 @pytest.mark.usefixtures("heard")
