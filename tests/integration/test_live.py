@@ -16,6 +16,7 @@ from rollwave.api.live.hub import Hub, Limits
 from rollwave.api.live.news import News, Snapshot
 from rollwave.domain.role import Role
 from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.errors import NotFound
 from rollwave.settings import Settings
 from rollwave.store import access
 from rollwave.store.access import Grant
@@ -92,6 +93,38 @@ async def test_a_thousand_streams_cost_one_read_a_tick(pool: Pool) -> None:
             await client.post(f"/ota/campaigns/{campaign}/start")
         news = await asyncio.wait_for(asyncio.gather(*waiting), SECONDS)
         assert len({id(each) for each in news}) == 1  # the same snapshot for all, and so is what is made of it
+
+
+async def test_page_loads_and_polling_tabs_at_the_same_time_share_a_read(pool: Pool) -> None:
+    path = await a_campaign(pool)
+    campaign = int(path.rpartition("/")[2])
+    hub: Hub = create_app(pool, Settings()).state.hub
+    loads = [hub.read("north", campaign) for _ in range(50)]
+    tabs = [hub.look("north", campaign) for _ in range(50)]
+    found = await asyncio.wait_for(asyncio.gather(*loads, *tabs), SECONDS)
+    assert len({id(each) for each in found}) == 1
+    with pytest.raises(NotFound):
+        await hub.read("south", campaign)
+
+
+async def test_a_page_after_an_action_does_not_share_a_read_that_began_before_it(pool: Pool) -> None:
+    path = await a_campaign(pool)
+    campaign = int(path.rpartition("/")[2])
+    hub: Hub = create_app(pool, Settings()).state.hub
+    async with pool.acquire() as holder, holder.transaction():
+        await holder.execute("LOCK TABLE ota_campaign_points")  # a read has begun, and goes on after the action
+        earlier = asyncio.create_task(hub.read("north", campaign))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await eventually(lambda: pool.fetchval(waiting), what="a read has begun")
+        async with calling(pool) as client:
+            assert (await client.post(f"{path}/start")).status_code == 200
+        tab, *later = [asyncio.create_task(each("north", campaign)) for each in (hub.look, hub.read, hub.read)]
+        await asyncio.sleep(0)  # they ask before the read ends
+    before, *after = [await each for each in (earlier, *later)]
+    assert await tab is before
+    assert before.document["status"] == "CREATED"
+    assert len({id(each) for each in after}) == 1
+    assert after[0].document["status"] == "RUNNING"
 
 
 async def test_a_slow_reader_gets_the_newest_state_only(pool: Pool) -> None:

@@ -19,6 +19,9 @@ SHARE_OF_TIME = 0.05
 MIN_AGE_SECONDS = 0.25
 """A field that is not older than this is not read again."""
 
+READS_AT_ONCE = 2
+"""Maximum number of connections with which a process reads fields: a worker shares the pool."""
+
 MAX_BYTES = 64 * 1024 * 1024
 """Maximum number of devices in all fields that a process keeps."""
 
@@ -45,6 +48,7 @@ class Fields:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._at_once = asyncio.Semaphore(READS_AT_ONCE)
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
 
     async def read(self, tenant_id: str, campaign_id: int) -> Field:
@@ -72,10 +76,7 @@ class Fields:
         try:
             async with kept.reading:
                 if not kept.is_fresh():
-                    began = time.monotonic()
-                    kept.field, kept.zipped = await stored.read(self._pool, tenant_id, campaign_id), None
-                    kept.read_at = time.monotonic()
-                    kept.took = kept.read_at - began
+                    await self._read_into(kept, tenant_id, campaign_id)
                 assert kept.field is not None  # it is fresh
                 return kept.field, kept
         except BaseException:
@@ -83,6 +84,13 @@ class Fields:
             raise
         finally:
             self._drop_oldest()
+
+    async def _read_into(self, kept: _Kept, tenant_id: str, campaign_id: int) -> None:
+        async with self._at_once:
+            began = time.monotonic()
+            kept.field, kept.zipped = await stored.read(self._pool, tenant_id, campaign_id), None
+            kept.read_at = time.monotonic()
+            kept.took = kept.read_at - began
 
     def _drop_oldest(self) -> None:
         while len(self._kept) > 1 and self._size() > MAX_BYTES:

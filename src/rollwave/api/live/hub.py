@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from rollwave import metrics
 from rollwave.api.live.channel import Channel, Readers, Subscription
 from rollwave.api.live.news import SIGNED_OUT, Snapshot
+from rollwave.api.live.shared_reads import SharedReads
 from rollwave.domain.overview.field import Field
 from rollwave.log import get_logger
 from rollwave.store import access
@@ -25,9 +26,6 @@ TICK_SECONDS = 1.0
 """Time between two reads of a campaign."""
 KEY_SECONDS = 15.0
 """Time between two checks of the keys of open streams."""
-
-READS_AT_ONCE = 2
-"""Maximum number of connections with which the hub reads, whatever is looked at: a worker shares the pool."""
 
 _log = get_logger("live")
 
@@ -59,7 +57,8 @@ class Hub:
         self.key_seconds = KEY_SECONDS
         self.limits = Limits()
         self._pool = pool
-        self._readers = Readers(overview, field, asyncio.Semaphore(READS_AT_ONCE))
+        self._overviews = SharedReads(overview)
+        self._readers = Readers(self._overviews.fresh, field)
         self._channels: dict[tuple[str, int], Channel] = {}
         self._streams: set[Subscription] = set()
         self._checking: asyncio.Task[None] | None = None
@@ -110,7 +109,7 @@ class Hub:
                 self._checking = None
 
     async def look(self, tenant_id: str, campaign_id: int) -> Snapshot:
-        """The campaign now: what its streams see, or read for this caller.
+        """The campaign now: what its streams see, or read for all who look.
 
         Raises:
             NotFound: this tenant has no such campaign.
@@ -119,15 +118,15 @@ class Hub:
         if channel is not None and channel.is_current:
             assert channel.snapshot is not None
             return channel.snapshot
-        return await self._readers.overview(tenant_id, campaign_id)
+        return await self._overviews.recent(tenant_id, campaign_id)
 
     async def read(self, tenant_id: str, campaign_id: int) -> Snapshot:
-        """The campaign now, whatever streams have seen: for the page after an action.
+        """The campaign by a read that begins now, shared by those that wait for one: for the page after an action.
 
         Raises:
             NotFound: this tenant has no such campaign.
         """
-        return await self._readers.overview(tenant_id, campaign_id)
+        return await self._overviews.fresh(tenant_id, campaign_id)
 
     def close(self) -> None:
         """Close all streams, and open no more: the server is stopping. Their clients connect to another one."""
