@@ -7,17 +7,20 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import httpx2
 import pytest
 
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.role import Role
 from rollwave.engine import new_campaign, operations
 from rollwave.store import access, devices, firmware
 from rollwave.store.database import Pool
 from rollwave.store.new_campaigns import NewCampaign
 from tests.console import signed_in, submit
+from tests.engine import subscribed_listener
 
 HOSTILE = "<script>alert(1)<"
 ESCAPES = "\x1b[31mred\u202e"
@@ -40,7 +43,9 @@ async def register(pool: Pool, tenant: str = "north") -> None:
         await devices.put_device(pool, tenant, device_id, device_type="pump", attributes={}, fields_beside=fields)
 
 
-async def running_campaign(pool: Pool, name: str = "spring", tenant: str = "north") -> int:
+async def running_campaign(
+    pool: Pool, name: str = "spring", tenant: str = "north", policy: PolicyDocument | None = None
+) -> int:
     """A started campaign over the devices. No engine runs, so they wait."""
     found = await firmware.register(
         pool,
@@ -54,7 +59,7 @@ async def running_campaign(pool: Pool, name: str = "spring", tenant: str = "nort
         actor="test",
     )
     new = NewCampaign(name, found.row["id"], "pumps")
-    campaign_id = await new_campaign.create_campaign(pool, tenant, new, actor="test")
+    campaign_id = await new_campaign.create_campaign(pool, tenant, new, actor="test", policy=policy)
     await operations.start_campaign(pool, tenant, campaign_id, actor="test", role=Role.ADMIN)
     return campaign_id
 
@@ -137,11 +142,32 @@ async def test_a_device_page_says_why_the_device_waits(pool: Pool, operator: htt
     campaign = await running_campaign(pool)
     shown = await operator.get("/console/devices/pump-001")
     assert f'Why it waits in <a href="/console/campaigns/{campaign}">spring</a>' in shown.text
-    assert "no listener is subscribed" in shown.text
+    assert "No listener is subscribed" in shown.text
+    assert "never sent to" in shown.text
+    assert re.search(r"<details[^>]*><summary>All other checks are open", shown.text)
     await operations.abort_campaign(pool, "north", campaign, actor="test", reason=None)
     shown = await operator.get("/console/devices/pump-001")
     assert "Why it waits" not in shown.text
     assert "skipped" in shown.text
+
+
+async def test_a_device_that_waits_in_several_campaigns_has_all_of_them_in_the_order_of_sending(
+    pool: Pool, operator: httpx2.AsyncClient
+) -> None:
+    await register(pool)
+    first = await running_campaign(pool)
+    assert "unfinished campaigns" not in (await operator.get("/console/devices/pump-001")).text
+    later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    policy = PolicyDocument.model_validate({"schedule": {"start": later}})
+    await running_campaign(pool, "summer", policy=policy)
+    async with subscribed_listener(pool):
+        shown = (await operator.get("/console/devices/pump-001")).text
+    summary = shown.partition("In 2 unfinished campaigns")[2].partition("</section>")[0]
+    now, at_last = summary.split("</li>")[:2]
+    assert f'href="#why-{first}">spring' in now
+    assert "may be sent to now" in now
+    assert "summer" in at_last
+    assert "not before <time" in at_last
 
 
 async def test_objects_of_another_tenant_do_not_exist(pool: Pool, operator: httpx2.AsyncClient) -> None:
