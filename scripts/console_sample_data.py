@@ -100,4 +100,5 @@ def devices(overview: Document) -> Document:
         "filtered": False,
         "status": "",
         "cause": "",
+        "code": "",
     }

@@ -45,6 +45,7 @@ def guardrail(name: str, used: float, value: float, text: str, *, threshold: flo
         "limit": None,
         "threshold": threshold,
         "trips_after": None,
+        "trips": text.removeprefix("trips "),
         "tripped": False,
         "used": used,
         "text": text,

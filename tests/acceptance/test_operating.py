@@ -93,7 +93,7 @@ async def test_waiting_and_explain_say_which_gate_devices_wait_for_and_until_whe
         await eventually(lambda: psql(database, "SELECT sent FROM ota_campaigns") == "2", what="two devices sent to")
         _, waiting = north.do("campaign", "waiting", "1").splitlines()
         at = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d"
-        used_up = "2 devices may be claimed in 60 s, and 2 have been in this interval"
+        used_up = r"at most 2 devices in 60 s; the next at \d\d:\d\d:\d\d UTC"
         assert re.fullmatch(rf"pace +4 +{at} +{used_up} *", waiting)
         verdict, heading, *checks = north.do("campaign", "explain", "1", "dev-6").splitlines()
         assert re.fullmatch(rf"dev-6 is PENDING, and may be sent to at {at} at the earliest", verdict)

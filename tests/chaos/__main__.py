@@ -63,7 +63,7 @@ class Tour:
         )
         totals = ", ".join(
             f"{sum(getattr(each, name) for each in self.verdicts):,} {name}"
-            for name in ("deaths", "commands", "reports", "snapshots", "events")
+            for name in ("deaths", "commands", "reports", "snapshots", "events", "overviews")
         )
         return (
             f"{len(seeds)} schedules, seeds {min(seeds)} to {max(seeds)}: {len(self.bad)} with violations"

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,9 +27,10 @@ from tests.chaos.fresh_databases import FreshDatabases
 from tests.chaos.injected_faults import Effect
 from tests.chaos.link import Link
 from tests.chaos.operators import Operators, letting_end
-from tests.chaos.readers import asking, reading
+from tests.chaos.readers import EventReader, asking, reading
 from tests.chaos.schedule import ALL_ACTS_FROM, DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
 from tests.chaos.silence import watching
+from tests.chaos.viewers import Viewer, viewing
 from tests.chaos.workers import Workers, running_workers
 from tests.engine import Connection, Devices, connect, devices, insert_campaign
 from tests.policy_audit.auditor import PolicyAuditor
@@ -73,6 +75,8 @@ class Verdict:
     snapshots: int = 0
     events: int = 0
     """The number of events that readers have seen."""
+    overviews: int = 0
+    """The number of overviews that viewers have seen."""
     seconds: float = 0.0
 
 
@@ -136,6 +140,9 @@ class _Run:
             readers = await stack.enter_async_context(reading(self.database, tenants, schedule.seed))
             as_workers = Settings(OTA_TICK_INTERVAL=float(settings["OTA_TICK_INTERVAL"]))
             askers = await stack.enter_async_context(asking(self.database, tenants, as_workers, schedule.seed))
+            viewers = await stack.enter_async_context(
+                viewing(self.database, self.folder, self.campaigns, schedule.seed)
+            )
             watch = await stack.enter_async_context(watching(self.database, lease))
             mqtt_proxy = await stack.enter_async_context(proxy(self.mosquitto.url))
             mqtt_proxy.rules.append(watch.note)
@@ -154,8 +161,7 @@ class _Run:
                 if not self._delays_commands():
                     self.verdict.problems += await checks.late_commands(self.database, fleet, policies.quarantines())
                 async with connect(self.database) as host:
-                    for reader in readers:
-                        self.verdict.problems += await reader.differences(host)
+                    self.verdict.problems += await _differences([*readers, *viewers], host)
                 for asker in askers:
                     self.verdict.problems += asker.wrong
                     if not asker.answers:
@@ -170,6 +176,7 @@ class _Run:
                 self.verdict.commands, self.verdict.reports = len(fleet.commands), len(fleet.accepted)
                 self.verdict.snapshots = auditor.snapshots
                 self.verdict.events = sum(len(reader.seen) for reader in readers)
+                self.verdict.overviews = sum(viewer.overviews for viewer in viewers)
 
     async def _begin(self, host: Connection, plan: Plan) -> None:
         if plan.documented:
@@ -360,6 +367,10 @@ class _Run:
             wrong += await checks.differences(host, fleet, self.campaigns, forgetful=self.schedule.forgetful)
         wrong += checks.bodies(fleet)
         wrong += await checks.logs(workers)
+
+
+async def _differences(watchers: Sequence[EventReader | Viewer], host: Connection) -> list[str]:
+    return [problem for each in watchers for problem in await each.differences(host)]
 
 
 async def _wait_for_more_commands(fleet: Devices) -> None:

@@ -20,8 +20,8 @@ from rollwave.store import overdue
 from tests.chaos.injected_faults import ArmedFault, InjectedFault
 from tests.support import environment, eventually
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.chaos.preloaded"])
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["tests.chaos.preloaded"])
 
 
 PLACED_AT_ONCE = 7
@@ -76,7 +76,7 @@ class Workers:
         self._started += 1
         fault = next(self.faults, None)
         log = self.folder / f"worker-{self._started}.log"
-        process = _forks.Process(target=_work, args=(dict(self.settings), str(log), fault), daemon=True)
+        process = forks.Process(target=_work, args=(dict(self.settings), str(log), fault), daemon=True)
         process.start()
         self._running[process] = log
 

@@ -217,3 +217,15 @@ async def test_the_overview_has_the_first_causes(pool: Pool, north: httpx2.Async
         "no answer · revision A · from 2.1.0: 1 device",
     ]
     assert found[0]["label"] == "revision=B"
+
+
+@pytest.mark.parametrize("written", ['"x"', "[1]", "null", '{"number": 1e5000}'])
+async def test_attributes_that_other_sql_wrote_are_no_labels(
+    north: httpx2.AsyncClient, path: str, pool: Pool, written: str
+) -> None:
+    """Such as a host whose pool encodes JSON twice."""
+    await pool.execute("UPDATE devices SET attributes = $1::text::jsonb", written)
+    found = (await north.get(f"{path}/causes")).json()
+    assert (found["failed"], found["label"]) == (14, None)
+    answer = await north.get(f"{path}/overview")
+    assert answer.status_code == 200, answer.text

@@ -80,6 +80,47 @@ async def test_a_question_changes_nothing_and_the_answer_states_what_was_done(po
         assert "battery drain" in shown
 
 
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("start", "Resumed. 12 devices still to be sent."),
+        ("pause", "Paused. Nothing is in progress."),
+        ("abort", "Aborted. 12 devices skipped."),
+        ("cancel", "Cancelled. 12 devices skipped."),
+        ("retry", "0 failed devices will be tried again."),
+        ("promote", "has no policy document"),
+    ],
+)
+async def test_the_brakes_work_though_the_overview_cannot_be_read(pool: Pool, action: str, said: str) -> None:
+    page = await prepare(pool)
+    await start(pool, page)
+    async with signed_in(pool, "north", Role.OPERATOR) as client:
+        if action == "start":
+            await submit(client, f"{page}/pause", page)
+        await pool.execute("ALTER TABLE ota_campaign_points RENAME TO away")
+        assert (await client.get(page)).status_code == 500
+        if action not in {"start", "pause"}:
+            question = await client.get(f"{page}/confirm/{action}?wave=all")
+            retries_nothing = action == "retry"
+            assert question.status_code == (303 if retries_nothing else 200)
+        done = await submit(client, f"{page}/{'resume' if action == 'start' else action}", wave="all")
+        assert (done.status_code, done.headers.get("Location")) == (303, page)
+        assert said in (await client.get(page)).text
+
+
+@pytest.mark.parametrize(("action", "status"), [("pause", "PAUSED"), ("abort", "ABORTED"), ("cancel", "ABORTED")])
+async def test_the_brakes_work_without_numbers(pool: Pool, action: str, status: str) -> None:
+    page = await prepare(pool)
+    await start(pool, page)
+    async with signed_in(pool, "north", Role.OPERATOR) as client:
+        await pool.execute("UPDATE ota_campaigns SET pending = NULL")
+        if action != "pause":
+            assert "cannot be read now" in (await client.get(f"{page}/confirm/{action}")).text
+        assert (await submit(client, f"{page}/{action}")).status_code == 303
+        assert "may still finish" in (await client.get(page)).text or action == "cancel"
+        assert await pool.fetchval("SELECT status FROM ota_campaigns") == status
+
+
 async def test_a_question_that_comes_too_late_leads_back_and_says_why(pool: Pool) -> None:
     page = await prepare(pool)
     async with signed_in(pool, "north", Role.OPERATOR) as client:
@@ -152,7 +193,9 @@ async def test_what_scripts_read(pool: Pool) -> None:
         rows = (await client.get(f"{page}/devices.csv")).text.splitlines()
         assert len(rows) == 1 + DEVICES
         assert len(json.loads((await client.get(f"{page}/devices.json")).text)) == DEVICES
-        assert "version: 1" in (await client.get(f"{page}/policy")).text
+        shown = (await client.get(f"{page}/policy")).text
+        assert "version: 1\norder: id\n" in shown
+        assert "\\n" not in shown
 
 
 async def test_pages_are_compressed_for_those_who_take_it(pool: Pool) -> None:

@@ -265,6 +265,17 @@ async def test_the_system_page_shows_settings_to_admins_and_no_secrets(pool: Poo
         assert "This needs the role admin; your key is an operator." in shown.text
 
 
+async def test_the_system_page_keeps_what_concerns_other_tenants(pool: Pool) -> None:
+    async with signed_in(pool, "north", Role.ADMIN) as admin:
+        alone = (await admin.get("/console/system")).text
+        await access.create(pool, "south", Role.ADMIN)
+        shared = (await admin.get("/console/system")).text
+    for text in ("OTA_TICK_INTERVAL", "Campaigns due"):
+        assert text in alone
+        assert text not in shared
+    assert "PostgreSQL answers" in shared
+
+
 @pytest.mark.parametrize("address", ["/console/brakes", "/console/quarantine"])
 async def test_a_viewer_sees_no_buttons(pool: Pool, address: str) -> None:
     async with signed_in(pool, "north", Role.VIEWER) as viewer:

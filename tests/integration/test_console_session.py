@@ -144,6 +144,35 @@ async def test_the_login_form_needs_a_token_too(pool: Pool) -> None:
         assert (await client.post("/console/login", data={"key": key, "csrf_token": "0" * 64})).status_code == 403
 
 
+@pytest.mark.parametrize("header", ["Referer", "HX-Current-URL"])
+async def test_an_address_that_cannot_be_read_leads_to_the_list(pool: Pool, header: str) -> None:
+    async with signed_in(pool) as client:
+        shown = token(await client.get(HOME))
+        form = {"csrf_token": shown, "theme": "dark"}
+        answer = await client.post("/console/theme", data=form, headers={header: "http://["})
+        assert (answer.status_code, answer.headers["Location"]) == (303, HOME)
+
+
+async def test_a_form_from_an_origin_that_cannot_be_read_is_refused(pool: Pool) -> None:
+    async with signed_in(pool) as client:
+        shown = token(await client.get(HOME))
+        answer = await client.post("/console/theme", data={"csrf_token": shown}, headers={"Origin": "http://["})
+        assert answer.status_code == 403
+
+
+async def test_a_stranger_cannot_send_a_large_form(pool: Pool) -> None:
+    async with visiting(pool) as client:
+        answer = await client.post("/console/login", data={"key": "x" * 100_000})
+        assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("page", ["firmware", "campaigns", "quarantine", "devices/pump-1"])
+async def test_a_row_number_that_is_too_large_is_no_defect(pool: Pool, page: str) -> None:
+    async with signed_in(pool) as client:
+        answer = await client.get(f"/console/{page}?cursor={10**20}")
+        assert answer.status_code in {200, 404, 422}
+
+
 async def test_a_wrong_key_is_refused_and_many_are_slowed_down(pool: Pool) -> None:
     key = await access.create(pool, "north", Role.VIEWER)
     async with visiting(pool) as client:

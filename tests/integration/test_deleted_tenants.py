@@ -247,7 +247,8 @@ async def undo_later_migrations(root: Connection) -> None:
         DROP TABLE rollwave_event_consumers, ota_campaign_policies, ota_campaign_segments, ota_campaign_cells,
                    ota_campaign_ranks, ota_campaign_tests, ota_campaign_test_buckets, rollwave_policies,
                    rollwave_device_fields, rollwave_brakes, rollwave_brake_history, ota_campaign_budget_values,
-                   ota_campaign_budget_held, ota_campaign_points, ota_campaign_plans;
+                   ota_campaign_budget_held, ota_campaign_points, ota_campaign_plans,
+                   rollwave_console_secret;
         DROP INDEX ota_campaign_history_of_tenant, ota_campaign_history_of_campaign;
         ALTER TABLE rollwave_listener_slots DROP documents_at;
         ALTER TABLE ota_campaign_waves DROP name, DROP size, DROP state, DROP since, DROP soak_from, DROP soak_failed,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -15,6 +17,7 @@ from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign, prepa
 from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -63,6 +66,7 @@ async def test_a_new_campaign_is_ok(north: httpx2.AsyncClient) -> None:
     path = await create_campaign(north)
     found = await seen(north, path)
     assert found["headline"] == {"level": "ok", "rule": "none", "text": "Not started; 3 devices wait"}
+    assert found["rules"] == "all devices in one wave · 60 a minute · aborts over 10 % failed"
     assert found["devices"] == {
         "total": 3,
         "PENDING": 3,
@@ -121,7 +125,7 @@ async def counted(host: Connection, campaign: int, **columns: Any) -> str:
             {"pending": 90, "succeeded": 94, "failed": 6},
             "watch",
             "near_limit",
-            "Guardrail failures: 6 of 100 failed, trips above 10 %: 5 more failures",
+            "6 % failed (6 of 100); stops itself above 10 %, after 5 more failures in a row",
         ),
         (
             {"status": "ABORTED", "skipped": 43, "succeeded": 50, "failed": 7},
@@ -373,3 +377,115 @@ async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
     assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
     [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
     assert row["from_version"] == "2.3.0"
+
+
+@pytest.mark.parametrize(
+    ("ask", "last_read"),
+    [("/overview", "ota_campaign_history"), ("", "rollwave_listener_slots"), ("s", "rollwave_listener_slots")],
+    ids=["overview", "page", "list"],
+)
+@pytest.mark.usefixtures("heard")
+async def test_an_answer_is_of_one_moment(
+    north: httpx2.AsyncClient, host: Connection, database: str, ask: str, last_read: str
+) -> None:
+    """A start that commits between two of its statements is in none of them."""
+    path = await counted(host, await insert_campaign(host, 0, status="CREATED"), pending=3)
+    path = CAMPAIGNS if ask == "s" else path + ask
+    before = (await north.get(path)).json()
+    async with connect(database) as other, other.transaction():
+        await other.execute(f"LOCK TABLE {last_read}")
+        asked = asyncio.create_task(north.get(path))
+        await eventually(lambda: _one_waits(host), what="the answer has read its first statements")
+        await other.execute("UPDATE ota_campaigns SET status = 'RUNNING', name = 'later'")
+        await other.execute(
+            "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+            " SELECT tenant_id, id, 'started', 'host', '{}' FROM ota_campaigns"
+        )
+    found, after = (await asked).json(), (await north.get(path)).json()
+    for each in before, found, after:
+        each.pop("as_of", None)
+    assert found == before != after
+
+
+async def _one_waits(host: Connection) -> bool:
+    waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await host.fetchval(f"SELECT EXISTS ({waits})"))
+
+
+async def test_a_row_says_who_ended_the_campaign(north: httpx2.AsyncClient, host: Connection) -> None:
+    aborted, completed, running = [await create_campaign(north) for _ in range(3)]
+    await north.post(f"{aborted}/abort")
+    await host.execute(
+        "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+        " VALUES ('north', $1, 'completed', 'engine', '{}')",
+        int(completed.rpartition("/")[2]),
+    )
+    await host.execute("UPDATE ota_campaigns SET status = 'COMPLETED' WHERE id = $1", int(completed.rpartition("/")[2]))
+    rows = (await north.get(CAMPAIGNS)).json()["campaigns"]
+    assert [f"{CAMPAIGNS}/{each['id']}" for each in rows] == [running, completed, aborted]
+    assert [each["ended_by"] for each in rows] == [None, "engine", rows[2]["created_by"]]
+    assert rows[2]["ended_by_name"] == rows[2]["created_by_name"]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_an_abort_by_a_person_is_no_trip(north: httpx2.AsyncClient, host: Connection) -> None:
+    """Even with a reason of their own, and more failures than the guardrail allows."""
+    path = await counted(host, await insert_campaign(host, 0), succeeded=50, failed=7)
+    await host.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status) SELECT tenant_id, id, n::text,"
+        " CASE WHEN n > 7 THEN 'SUCCESS' ELSE 'FAILED' END FROM ota_campaigns, generate_series(1, 57) AS n"
+    )
+    await north.post(f"{path}/abort", json={"reason": "the boss said so"})
+    found = await seen(north, path)
+    assert (found["headline"]["level"], found["headline"]["rule"]) == ("ok", "none")
+    assert [(each["tripped"], each["trips_after"]) for each in found["guardrails"]] == [(False, None)]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_running_row_has_the_forecast_of_the_overview(
+    north: httpx2.AsyncClient, host: Connection, pool: Pool
+) -> None:
+    path = await counted(host, await insert_campaign(host, 0), pending=600, downloading=10, succeeded=1200)
+    await host.execute(
+        "INSERT INTO ota_campaign_points (tenant_id, campaign_id, at, pending, downloading, installing, succeeded,"
+        " failed, skipped) SELECT 'north', $1, now() - m * interval '30 s', 600 + 10 * m, 10, 0, 1200 - 10 * m, 0, 0"
+        " FROM generate_series(1, 120) AS m",
+        int(path.rpartition("/")[2]),
+    )
+    created = f"{CAMPAIGNS}/{await insert_campaign(host, 0, status='CREATED')}"
+
+    async def of_list() -> dict[str, Any]:
+        rows = (await north.get(CAMPAIGNS)).json()["campaigns"]
+        return {f"{CAMPAIGNS}/{each['id']}": each["forecast"] for each in rows}
+
+    shown, expected = await of_list(), (await seen(north, path))["forecast"]
+    assert shown[created] is None
+    assert expected["text"].startswith("done "), expected
+    assert shown[path]["text"][:8] == expected["text"][:8]
+    ends = [datetime.fromisoformat(each["latest"]) for each in (shown[path], expected)]
+    assert abs(ends[0] - ends[1]) <= timedelta(minutes=2)
+    async with calling(pool, "north", Role.ADMIN) as admin:
+        await admin.post("/ota/halt", json={"reason": "no boot"})
+    assert (await of_list())[path] == (await seen(north, path))["forecast"]
+
+
+async def test_versions_that_cannot_be_read_keep_no_campaign_from_being_sent(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute("ALTER FUNCTION rollwave_labels_of(text, text[]) RENAME TO rollwave_labels_gone")
+    await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
+    assert await host.fetchval("SELECT from_versions FROM ota_campaigns WHERE id = $1", campaign) is None
+
+
+async def test_an_event_that_other_sql_wrote_is_shown_without_its_detail(
+    north: httpx2.AsyncClient, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, ["dev-1"])
+    await host.execute(
+        "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)"
+        " VALUES ('north', $1, 'noted', 'somebody', '[]')",
+        campaign,
+    )
+    answer = await north.get(f"{CAMPAIGNS}/{campaign}/overview")
+    assert answer.status_code == 200, answer.text
+    [event] = answer.json()["events"]
+    assert (event["event"], event["detail"]) == ("noted", {})

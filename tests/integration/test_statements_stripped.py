@@ -58,6 +58,8 @@ _NAME_NO_TENANT = {
 }
 
 _ARGUMENTS: dict[str, dict[int, object]] = {
+    "campaign_devices.page_looked_for": {3: "FAILED"},
+    "campaign_devices.count_looked_for": {3: "FAILED"},
     "counters.repair": {3: None},
     "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
     "events.end_of_page": {2: 0},
@@ -90,6 +92,11 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "views.devices_looked_for": {3: "SKIPPED"},
     "views.devices_unfinished": {3: "DOWNLOADING"},
     "views.events": {3: 0},
+    "device_campaigns.is_registered": {2: "of-south"},
+    "devices.groups_of": {2: "of-south"},
+    "search.firmware": {2: "1.0"},
+    "timeline.plan_made": {3: 9},
+    "timeline.marks": {3: ["south"]},
     "devices.describe_devices": {4: ["{}", "{}"]},
     "devices.update_device": {4: "{}"},
     "targets.fits_another": {4: "of-north"},
@@ -134,8 +141,14 @@ UNDER_DOCUMENTS = """
                ('south', 7, 'late', 'DOWNLOADING', 1, 1, NULL, now(), NULL, NULL, NULL, 1, 2::bigint << 44, '{x}'),
                ('south', 7, 'held', 'DOWNLOADING', 1, 1, NULL, now() + interval '1 day', now() + interval '1 day', NULL,
                 NULL, 1, 2::bigint << 44, '{x}');
+    INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status) VALUES ('south', 7, 'done', 'SUCCESS');
     INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, device_id)
         VALUES ('south', 7, 'retried', 'y', 'dev-1');
+    INSERT INTO ota_campaign_points
+        (tenant_id, campaign_id, at, pending, downloading, installing, succeeded, failed, skipped)
+        VALUES ('south', 7, '1970-01-01 00:00:00.000007+00', 1, 0, 0, 0, 0, 0);
+    INSERT INTO ota_campaign_plans (tenant_id, campaign_id, revision, points_at, devices)
+        VALUES ('south', 7, 0, '{1.0}', '{1}'), ('south', 7, 9, '{1.0}', '{1}');
     UPDATE rollwave_brakes SET name = 'dev-1', created_by = tenant_id;
     INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by, starts_at, ends_at)
         VALUES ('south', 'freeze', 'of-south', 'k', now(), now() + interval '1 day');

@@ -42,17 +42,17 @@ HALT = Brake(BrakeKind.HALT, "halt", NOW - HOUR, None, "key-1", "bricked devices
     ],
 )
 def test_freezes_without_a_gap_between_them_end_together(freezes: list[Brake], hours: float | None) -> None:
-    verdict = time_gates.freeze(POLICY, replace(RUNS, brakes=tuple(freezes)))
+    verdict = time_gates.freeze(POLICY.document, freezes, NOW)
     assert verdict.open is (hours is None)
     assert verdict.until == thaws_at(freezes, NOW) == (None if hours is None else NOW + hours * HOUR)
 
 
 def test_the_gates_say_who_stopped_sending_and_why() -> None:
-    halted = time_gates.halted(replace(RUNS, brakes=(HALT,)))
+    halted = time_gates.halted([HALT])
     assert halted.text == "sending is halted since 2027-01-11 07:00 UTC: bricked devices"
     assert halted.detail == {"since": "2027-01-11T07:00:00+00:00", "by": "key-1", "reason": "bricked devices"}
     assert halted.until is None, "until somebody lifts it"
-    frozen = time_gates.freeze(POLICY, replace(RUNS, brakes=(freeze("launch", -1, 1, "the launch"),)))
+    frozen = time_gates.freeze(POLICY.document, [freeze("launch", -1, 1, "the launch")], NOW)
     assert frozen.text == "the freeze launch is in force until 2027-01-11 09:00 UTC: the launch"
     assert frozen.detail == {"name": "launch", "by": "key-1", "reason": "the launch"}
 

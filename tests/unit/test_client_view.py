@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ OVERVIEW: dict[str, Any] = {
     "from_versions": [{"version": "2.3.0", "devices": 90}],
     "headline": {"level": "watch", "text": "Guardrail boots: 3 more failures"},
     "devices": {"total": 100, "SUCCESS": 47, "FAILED": 3, "PENDING": 50},
+    "rules": "canary 10, then the rest · daily 01:00\N{EN DASH}05:00 UTC",
     "rate_per_minute": 5.25,
     "forecast": {"text": "done between 14:10 and 14:40 UTC"},
     "waves": [
@@ -59,6 +61,7 @@ def test_all_that_the_server_says_is_drawn() -> None:
     for expected in (
         "[bold]spring\\x1b[2J  2.3.0 → 2.4.1 · #7",
         "● RUNNING",
+        "canary 10, then the rest · daily 01:00",
         "▲ Guardrail boots: 3 more failures",
         "✓ 47 SUCCESS   F 3 FAILED   P 50 PENDING",
         "canary (1 of 2): passed",
@@ -74,9 +77,40 @@ def test_all_that_the_server_says_is_drawn() -> None:
         assert expected in seen
 
 
+WORDS = {"status", "state", "level", "needs_role"}
+"""Keys whose values are words of the server."""
+
+
+def hostile(value: Any) -> Any:
+    """The document with a terminal escape at the beginning of every text that people or devices write."""
+    if isinstance(value, dict):
+        return {key: each if key in WORDS else hostile(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [hostile(each) for each in value]
+    return f"\x1b]0;owned\x07\x9b2J\r{value}" if isinstance(value, str) else value
+
+
+def test_no_text_reaches_the_terminal_as_an_escape() -> None:
+    at = "2027-01-11T08:00:00Z"
+    failed = {"at": at, "event": "attempt_failed", "device_id": "\x1b[2J", "text": "\x1b[2J\x07", "detail": {}}
+    for columns in (80, 140):
+        seen = drawn(look(**hostile(OVERVIEW)), events=[Event.read(failed)], columns=columns)
+        assert "owned" in seen
+        assert not set(re.findall(r"[\x00-\x1f\x7f-\x9f]", seen)) - {"\n"}
+
+
 @pytest.mark.parametrize("columns", [40, 80, 119, 120, 200])
 def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
     assert max(len(line) for line in drawn(look(), columns=columns).splitlines()) <= columns
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "sign"),
+    [("RUNNING", 0, "✓"), ("RUNNING", 1, "●"), ("COMPLETED", 0, "✓"), ("ABORTED", 0, "■"), ("CREATED", 0, "○")],
+)
+def test_a_tick_stands_only_where_nothing_failed(status: str, failed: int, sign: str) -> None:
+    shown = look(status=status, headline={"level": "ok", "text": "So it is"}, devices={"SUCCESS": 4, "FAILED": failed})
+    assert f"{sign} So it is" in drawn(shown)
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:

@@ -95,13 +95,19 @@ RULES_IN_ORDER: Sequence[tuple[str, Level, Mapping[str, Any], str]] = (
         "a guardrail aborted it",
         Level.STOP,
         {"status": S.ABORTED, "guardrails": [TRIPPED]},
-        "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is aborted",
+        (
+            "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is aborted"
+            "; by now 8 of 808 failed"
+        ),
     ),
     (
         "a guardrail paused it",
         Level.STOP,
         {"status": S.PAUSED, "guardrails": [replace(TRIPPED, action="pause")], "reason": "guardrail failures: …"},
-        "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is paused",
+        (
+            "Guardrail failures tripped: 7 of 57 failed (12.3 %, over 10 %); the campaign is paused"
+            "; by now 8 of 808 failed"
+        ),
     ),
     (
         "a gate failed",
@@ -167,13 +173,13 @@ RULES_IN_ORDER: Sequence[tuple[str, Level, Mapping[str, Any], str]] = (
         "a guardrail more than half used",
         Level.WATCH,
         {"guardrails": [guardrail(value=0.06, failed=48, trips_after=36)]},
-        "Guardrail failures: 48 of 800 failed, trips above 10 %: 36 more failures",
+        "6 % failed (48 of 800); stops itself above 10 %, after 36 more failures in a row",
     ),
     (
         "as many in progress as it takes to trip",
         Level.WATCH,
         {"guardrails": [guardrail(value=0.03, failed=3, finished=100, trips_after=8)]},
-        "Guardrail failures: 3 of 100 failed, trips above 10 %: 8 more failures, and 44 are in progress",
+        "3 % failed (3 of 100); stops itself above 10 %, after 8 more failures in a row, and 44 are in progress",
     ),
     (
         "an approval",
@@ -185,7 +191,7 @@ RULES_IN_ORDER: Sequence[tuple[str, Level, Mapping[str, Any], str]] = (
         "all is well",
         Level.OK,
         {},
-        "Running; 808 of 1,000 devices finished, 0.99 % failed",
+        "Running; 808 of 1,000 devices finished, 8 failed",
     ),
 )
 """What holds, the level, what is changed in a calm campaign, and the text. In the order of the rules."""
@@ -271,6 +277,19 @@ class TestThatNothingIsWrong:
         assert found.level is Level.OK
         assert found.text.startswith("Completed: ")
 
+    def test_before_enough_devices_have_finished_only_failures_count(self) -> None:
+        """One failure of two, of four, of eight …: a level that came and went with them would be no help."""
+        for finished in (1, 2, 4, 8, 19):
+            few = guardrail(
+                value=1 / finished,
+                failed=1,
+                finished=finished,
+                threshold=0.4,
+                trips_after=20 - finished,
+                min_finished=20,
+            )
+            assert headline(replace(CALM, guardrails=[few])).level is Level.OK
+
     def test_before_it_is_started(self) -> None:
         created = replace(CALM, status=S.CREATED, devices=devices(PENDING=1000), heard=False, stopped_by=[HALT])
         assert headline(created).text == "Not started; 1,000 devices wait"
@@ -289,6 +308,18 @@ class TestThatNothingIsWrong:
         assert headline(replace(paused, devices=devices(PENDING=9))).level is Level.OK
 
 
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        (devices(SUCCESS=39, FAILED=12, SKIPPED=9), "the campaign is aborted; in the end 12 of 51 failed"),
+        (devices(SUCCESS=50, FAILED=7, SKIPPED=9), "the campaign is aborted"),
+    ],
+)
+def test_what_became_of_the_campaign_stands_beside_the_numbers_of_the_trip(of: HowFar, text: str) -> None:
+    aborted = replace(CALM, status=S.ABORTED, guardrails=[TRIPPED], devices=of)
+    assert headline(aborted).text.partition("; ")[2] == text
+
+
 class TestCampaignsThatNeedNobody:
     """The sentences of the level ok."""
 
@@ -302,7 +333,7 @@ class TestCampaignsThatNeedNobody:
             ({"devices": devices(SUCCESS=5, PENDING=5)}, "Running; 5 of 10 devices finished, none failed"),
             (
                 {"waves": [WaveStanding(1, "early", 50, 50, "soaking", until=NOW)]},
-                "Wave early soaks until 2027-03-01 14:05 UTC; 808 of 1,000 devices finished, 0.99 % failed",
+                "Wave early soaks until 2027-03-01 14:05 UTC; 808 of 1,000 devices finished, 8 failed",
             ),
             (
                 {"status": S.COMPLETED, "devices": devices(SUCCESS=990, FAILED=8, SKIPPED=2)},

@@ -14,7 +14,7 @@ from rollwave.domain.overview import waves as waves_of
 from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.from_versions import from_versions, most_common
-from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
+from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first, with_reason
 from rollwave.domain.overview.how_far import HowFar
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
@@ -86,10 +86,50 @@ class TestGuardrails:
             "limit": None,
             "threshold": 0.1,
             "trips_after": 31,
+            "trips": "after 31 more failures in a row",
             "tripped": False,
             "used": pytest.approx(0.2),
-            "text": "failures: 2 of 100 failed, trips above 10 %: 31 more failures",
+            "text": "failures: 2 % failed (2 of 100); stops itself above 10 %, after 31 more failures in a row",
         }
+
+    @pytest.mark.parametrize(
+        ("changed", "text"),
+        [
+            ({"trips_after": 1}, "2 % failed (2 of 100); stops itself above 10 %, after 1 more failure"),
+            ({"trips_after": None, "threshold": 1.0}, "2 % failed (2 of 100); stops itself above 100 %"),
+            (
+                {"action": "quarantine", "finished": 4, "failed": 1, "min_finished": 20, "trips_after": 16},
+                "25 % failed (1 of 4); goes under quarantine above 10 %, once 20 have finished",
+            ),
+            (
+                {"limit": 0.03, "finished": 4, "min_finished": 9, "trips_after": 2},
+                (
+                    "50 % failed (2 of 4), at least 3 %; stops itself above 10 %, after 2 more failures,"
+                    " once 9 have finished"
+                ),
+            ),
+            (
+                {"limit": 0.11, "finished": 4, "min_finished": 9, "trips_after": 0},
+                "50 % failed (2 of 4), at least 11 %; stops itself above 10 %, once 9 have finished",
+            ),
+        ],
+    )
+    def test_it_says_when_it_trips(self, changed: dict[str, Any], text: str) -> None:
+        assert GuardrailStanding.read(entry(**changed)).standing_text == text
+
+    @pytest.mark.parametrize("finished", [1, 2, 8, 19])
+    @pytest.mark.parametrize(("failed", "left"), [(0, 9), (1, 8), (5, 4), (9, 0), (12, 0)])
+    def test_a_ratio_without_enough_devices_is_used_by_failures_alone(
+        self, finished: int, failed: int, left: int
+    ) -> None:
+        early = {"value": min(1.0, failed / finished), "finished": finished, "failed": failed, "min_finished": 20}
+        found = GuardrailStanding.read(entry(threshold=0.4, trips_after=20 - finished, **early))
+        assert found.used == pytest.approx(min(1.0, failed / 9)), "nine failures of twenty are over 40 %"
+        assert found.failures_left == left
+
+    def test_a_threshold_of_a_whole_number_of_devices_is_not_exceeded_by_them(self) -> None:
+        early = {"finished": 1, "failed": 0, "min_finished": 100, "trips_after": 99}
+        assert GuardrailStanding.read(entry(threshold=0.29, **early)).failures_left == 30
 
     @pytest.mark.parametrize(
         ("changed", "text"),
@@ -111,8 +151,41 @@ class TestGuardrails:
         assert not GuardrailStanding.read(entry(limit=0.11, tripped=True)).over
         assert not GuardrailStanding.read(entry(value=0.5)).over
 
+    def test_in_a_campaign_that_has_ended_it_says_how_it_was(self) -> None:
+        calm = GuardrailStanding.read(entry(value=0.083, failed=5, finished=60)).to_json(ended=True)
+        assert (calm["text"], calm["trips_after"], calm["trips"]) == (
+            "failures: 8.33 % failed (5 of 60) at the end, limit 10 %",
+            None,
+            "",
+        )
+        evidence = {"failed": 7, "of": 57, "value": 7 / 57}
+        assert GuardrailStanding.read(entry(tripped=True, evidence=evidence)).to_json(ended=True)["text"] == (
+            "failures: tripped, 7 of 57 failed (12.3 %, over 10 %)"
+        )
+
+    def test_flat_columns_have_the_numbers_of_a_trip_in_the_reason(self) -> None:
+        reason = "3 of 21 finished devices failed (14.3%, over 10.0%)"
+        found = with_reason(GuardrailStanding.read(entry(value=0.08)), reason)
+        assert (found.tripped, found.trip_text) == (True, "3 of 21 failed (14.3 %, over 10 %)")
+        for other in (None, "", "aborted by an operator", f"{reason}, says Eve"):
+            assert not with_reason(GuardrailStanding.read(entry()), other).tripped
+
 
 class TestWaves:
+    @pytest.mark.parametrize(
+        ("state", "sent", "text"),
+        [
+            ("open", 12, "rest (2 of 2): closed: 12 sent, 168 skipped"),
+            ("waiting", 0, "rest (2 of 2): closed: 0 sent, 180 skipped"),
+            ("awaiting_approval", 180, "rest (2 of 2): closed: 180 sent"),
+            ("passed", 180, "rest (2 of 2): passed"),
+            ("failed", 180, "rest (2 of 2): its gate has failed"),
+        ],
+    )
+    def test_no_wave_is_open_in_a_campaign_that_has_ended(self, state: str, sent: int, text: str) -> None:
+        shown = WaveStanding(1, "rest", 180, sent, state).to_json(2, ended=True)
+        assert (shown["text"], shown["waits_for"], shown["needs_role"]) == (text, None, None)
+
     @pytest.mark.parametrize(
         ("state", "approval", "waits_for", "role"),
         [
@@ -213,7 +286,7 @@ def test_an_aborted_campaign_without_devices_in_progress_cannot_be_cancelled() -
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (720, "12 min"), (7500, "2 h 05"), (180_000, "2 d")],
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (720, "12 min"), (7200, "2 h"), (7500, "2 h 5 min"), (180_000, "2 d")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert texts.duration(seconds) == text

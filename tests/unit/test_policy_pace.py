@@ -215,10 +215,7 @@ def test_the_gates_say_what_they_limit() -> None:
     step = step_of(120, tick=TICK, steps=20, stored=Used(0.0, 1, 0.0, (PaceClaim(0.0, 1),)), now=0.0)
     verdict = pace.pace(quick, FACTS, rate, step)
     assert (verdict.room, verdict.until) == (0, FACTS.after(0.5))
-    next_step = f"the next step begins at {FACTS.after(0.5):%H:%M:%S} UTC"
-    assert verdict.text == (
-        f"120 devices a minute may be sent to for the first time, and 1 have been in the last 10 s; {next_step}"
-    )
+    assert verdict.text == f"at most 120 new devices a minute; the next at {FACTS.after(0.5):%H:%M:%S} UTC"
     assert pace.pace(rule(), FACTS, None, None).room is None
     assert pace.bytes_(quick, FACTS, rate, step, size=None, number=7).room is None
     assert pace.in_flight(None, 7).room is None

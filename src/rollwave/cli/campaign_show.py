@@ -33,6 +33,8 @@ def _facts(document: Mapping[str, Any], snapshot: Any) -> Iterator[tuple[str, ob
     yield "firmware", f"{snapshot.versions('to')} at {document.get('firmware_url')}"
     yield "group", document.get("target_group_id")
     yield "devices", counts(snapshot)
+    if snapshot.rules:
+        yield "rules", snapshot.rules
     if (revision := document.get("policy_revision")) is not None:
         yield "policy", f"revision {revision}; `rollwave policy show {snapshot.id}` prints it"
     else:

@@ -63,6 +63,7 @@ class Snapshot:
     """One campaign at one moment. ``by_state`` counts its devices and names every state.
 
     ``level``: ok, watch or stop. ``rate``: finished devices per minute; None: the campaign does not send.
+    ``rules``: its policy in one line; empty: unknown.
     """
 
     id: int
@@ -80,6 +81,7 @@ class Snapshot:
     guardrails: Sequence[Gauge] = ()
     causes: Sequence[Amount] = ()
     waiting: Sequence[Amount] = ()
+    rules: str = ""
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
@@ -104,6 +106,7 @@ class Snapshot:
             ],
             causes=_amounts(document["causes"]),
             waiting=_amounts(document["waiting"]),
+            rules=visible(document.get("rules") or ""),
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -14,6 +14,7 @@ from rollwave.client.events import Event
 from rollwave.client.follow import Look
 from rollwave.client.marks import LEVELS, STATES, STATUSES, Mark
 from rollwave.client.progress import Snapshot, WaveLine, counts
+from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy.words import WaveState
 
 WIDE = 120
@@ -25,6 +26,7 @@ _WHOLE = 10  # a smaller rate is shown with a digit after the point
 _EVENTS_SHOWN = 6
 _LABEL = 11
 _GAUGE = 14
+_WELL = frozenset({CampaignStatus.RUNNING, CampaignStatus.COMPLETED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def _parts(look: Look, *, ascii_only: bool, wide: bool) -> list[RenderableType]:
     snapshot = look.snapshot
     head: list[RenderableType] = [
         _title(snapshot, ascii_only=ascii_only),
+        *([_rules(snapshot, ascii_only=ascii_only)] if snapshot.rules else []),
         _verdict(snapshot, ascii_only=ascii_only),
         Text(),
     ]
@@ -87,8 +90,15 @@ def _title(snapshot: Snapshot, *, ascii_only: bool) -> RenderableType:
     return row
 
 
+def _rules(snapshot: Snapshot, *, ascii_only: bool) -> Text:
+    words = snapshot.rules.replace("·", "-").replace("\N{EN DASH}", "-") if ascii_only else snapshot.rules
+    return Text(words, "bright_black")
+
+
 def _verdict(snapshot: Snapshot, *, ascii_only: bool) -> Text:
     mark = LEVELS.get(snapshot.level, LEVELS["watch"])
+    if snapshot.level == "ok" and (snapshot.failed or snapshot.status not in _WELL):
+        mark = replace(STATUSES[snapshot.status], style="")
     style = "" if snapshot.level == "ok" else "bold"
     return Text.assemble(_sign(mark, ascii_only=ascii_only), " ", (snapshot.headline, style))
 

@@ -40,7 +40,10 @@ def page_of(request: Request) -> str:
     shown = request.headers.get("HX-Current-URL") or request.headers.get("Referer")
     if request.method == "GET" and "HX-Request" not in request.headers:
         return safe_next(here(request))
-    parts = urlsplit(shown or "")
+    try:
+        parts = urlsplit(shown or "")
+    except ValueError:
+        return HOME
     return safe_next(parts.path + (f"?{parts.query}" if parts.query else ""))
 
 
@@ -55,4 +58,7 @@ def from_elsewhere(request: Request) -> bool:
     if site is not None:  # browsers send it over HTTPS and to localhost; no script can set it
         return site not in {"same-origin", "none"}
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
+    except ValueError:
+        return True

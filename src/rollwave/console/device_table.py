@@ -74,6 +74,7 @@ async def read(
         "filtered": bool(chosen.given),
         "status": chosen.status.value if chosen.status else "",
         "cause": chosen.cause,
+        "code": chosen.code or "",
     }
 
 

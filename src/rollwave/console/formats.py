@@ -38,6 +38,11 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
+def lines(text: str) -> str:
+    """Text of several lines: as :func:`visible`, but its line breaks stay."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
 def plain(value: object) -> str:
     """A value of JSON as text: text as it is, anything else as JSON."""
     return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))

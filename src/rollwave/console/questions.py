@@ -164,13 +164,43 @@ def _moment(value: datetime | str) -> datetime:
     return moment.astimezone(UTC)
 
 
+def without_numbers(campaign_id: int, action: str, *, hidden: Mapping[str, str]) -> Question:
+    """Before an action on a campaign whose numbers cannot be read. It asks for no name: the action must be possible."""
+    facts = ["The numbers of devices cannot be read now."]
+    dangerous = action in {"abort", "cancel"}
+    facts += ["This can't be undone."] if dangerous else []
+    wave = hidden.get("wave", "")
+    what, verb = {
+        "promote": (f"Open the wave after {wave} of", "Open the next wave"),
+        "retry": ("Retry failed devices of", "Retry"),
+    }.get(action, (action.capitalize(), action.capitalize()))
+    return Question(
+        f"{what} campaign {campaign_id}?",
+        facts,
+        action,
+        verb,
+        dangerous=dangerous,
+        pause=dangerous,
+        hidden=hidden,
+        reason=action != "retry",
+    )
+
+
 def is_typed(question: Question, typed: str) -> bool:
     """Whether the name was typed, if it must be. Blanks around it and the case of letters do not matter."""
     return not question.name or typed.strip().casefold() == question.name.strip().casefold()
 
 
-def paused(overview: Overview) -> str:
+def started(overview: Overview | None, *, resumed: bool) -> str:
+    """What was done by starting or resuming. ``overview`` None, here and below: the numbers cannot be read."""
+    text = "Resumed." if resumed else "Started."
+    return text if overview is None else f"{text} {count(overview['devices']['PENDING'], 'device')} still to be sent."
+
+
+def paused(overview: Overview | None) -> str:
     """What was done by pausing."""
+    if overview is None:
+        return "Paused. Devices in progress may still finish."
     flight = _in_progress(overview)
     return (
         f"Paused. {count(flight, 'device')} in progress may still finish."
@@ -179,11 +209,15 @@ def paused(overview: Overview) -> str:
     )
 
 
-def stopped(before: Overview, overview: Overview, *, cancelled: bool, asked: int | None = None) -> str:
+def stopped(before: Overview | None, overview: Overview | None, *, cancelled: bool, asked: int | None = None) -> str:
     """What was done by aborting or cancelling, by the counts before and after it.
 
     ``asked``: the number of devices in the question that were not sent to. The difference was sent to meanwhile.
     """
+    word = "Cancelled" if cancelled else "Aborted"
+    if before is None or overview is None:
+        rest = "Devices in progress are told to stop" if cancelled else "Devices in progress may still finish"
+        return f"{word}. Devices not sent to are skipped. {rest}."
     devices, flight = overview["devices"], _in_progress(overview)
     skipped = devices["SKIPPED"] - before["devices"]["SKIPPED"]
     parts = [f"{count(skipped, 'device')} skipped"]
@@ -194,4 +228,13 @@ def stopped(before: Overview, overview: Overview, *, cancelled: bool, asked: int
         parts.append(f"{number(meanwhile)} had been sent to meanwhile")
     if flight:
         parts.append(f"{number(flight)} in progress {'are told to stop' if cancelled else 'may still finish'}")
-    return f"{'Cancelled' if cancelled else 'Aborted'}. {'; '.join(parts)}."
+    return f"{word}. {'; '.join(parts)}."
+
+
+def opened(overview: Overview | None, wave: str) -> str:
+    """What was done by promoting ``wave``. ``overview``: with the names of ``waves``."""
+    names = [] if overview is None else overview["waves"]
+    following = names[names.index(wave) + 1 :] if wave in names else []
+    if following and following[0]:
+        return f"{following[0]} is open."
+    return f"The gate of wave {wave} is open."

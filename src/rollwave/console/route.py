@@ -18,6 +18,8 @@ from rollwave.store.outage import is_outage
 
 MAX_BODY = 8 * 1024 * 1024
 """Maximum number of bytes in a form, also with a file of device ids."""
+MAX_OPEN_BODY = 64 * 1024
+"""The same for strangers, whose forms have a key and an address. Any number of them may send at the same time."""
 
 
 class SignedOut(Exception):
@@ -35,12 +37,13 @@ class ConsoleRoute(APIRoute):
     """
 
     open_to_strangers = False
+    max_body = MAX_BODY
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def guarded(bare: Request) -> Response:
-            body = LimitedBody(bare, MAX_BODY)
+            body = LimitedBody(bare, self.max_body)
             request = Request(bare.scope, body.receive)
             try:
                 body.refuse_if_announced_too_large()
@@ -70,3 +73,4 @@ class OpenRoute(ConsoleRoute):
     """A page for strangers too, such as the login page."""
 
     open_to_strangers = True
+    max_body = MAX_OPEN_BODY

@@ -62,7 +62,7 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id, queues=True) as connection:
+    async with tenant_transaction(pool, tenant_id, queues=True, snapshot=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         return await count_devices(connection, campaign, settings)
 
@@ -135,7 +135,7 @@ async def explain_device(
     Raises:
         NotFound: this tenant has no such campaign, or the campaign no such device.
     """
-    async with tenant_transaction(pool, tenant_id, queues=True) as connection:
+    async with tenant_transaction(pool, tenant_id, queues=True, snapshot=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         facts = await _facts(connection, campaign, settings)
         device = await views.device(

@@ -13,12 +13,16 @@ from rollwave.domain.overview.actions import actions
 from rollwave.domain.overview.at_start import at_start
 from rollwave.domain.overview.brakes import StoppedBy
 from rollwave.domain.overview.facts import OverviewFacts
+from rollwave.domain.overview.forecast import Forecast
 from rollwave.domain.overview.from_versions import from_versions
-from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first
+from rollwave.domain.overview.guardrails import GuardrailStanding, most_used_first, with_reason
 from rollwave.domain.overview.headline import headline
 from rollwave.domain.overview.how_far import HowFar
+from rollwave.domain.overview.rules_line import rules_line
 from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
+from rollwave.domain.policy import flat
+from rollwave.domain.policy.document.emit import to_data
 from rollwave.engine import explain, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
@@ -52,13 +56,16 @@ async def campaigns(
 
     Reads counters and small tables, in a number of statements that does not depend on the number of campaigns.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         found = await views.campaigns(connection, tenant_id, status=status, limit=limit, cursor=cursor)
         ids = [row["id"] for row in found.rows]
         facts = await store.facts(
             connection, tenant_id, ids, progress_timeout=settings.progress_timeout, ended_in_short=True
         )
-    rows = [row | _in_list(facts[row["id"]], settings) for row in found.rows if row["id"] in facts]
+        ahead = await timeline.forecasts(connection, tenant_id, facts)
+    rows = [
+        row | _in_list(facts[row["id"]], settings) | {"forecast": _forecast(ahead.get(row["id"]))} for row in found.rows
+    ]
     return replace(found, rows=rows)
 
 
@@ -68,7 +75,7 @@ async def campaign(pool: Pool, settings: Settings, tenant_id: str, campaign_id: 
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
+    async with tenant_transaction(pool, tenant_id, snapshot=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
     verdict = headline(overview_facts(facts, settings)).to_json()
     return shown | {"guardrails": facts.guardrails, "headline": verdict}
@@ -85,7 +92,7 @@ async def overview(
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    async with tenant_transaction(pool, tenant_id, queues=True) as connection:
+    async with tenant_transaction(pool, tenant_id, queues=True, snapshot=True) as connection:
         shown, facts = await _read(connection, settings, tenant_id, campaign_id)
         row = under_policy(await campaign_table.get(connection, tenant_id, campaign_id), settings)
         waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
@@ -93,7 +100,11 @@ async def overview(
         failed = shown["status_breakdown"]["FAILED"]
         top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
         ahead = await timeline.outlook(connection, row.row, settings)
-    more = {"causes": [each.to_json() for each in top], "at_start": _at_start(row, facts, settings)}
+    more = {
+        "rules": _rules(row, settings),
+        "causes": [each.to_json() for each in top],
+        "at_start": _at_start(row, facts, settings),
+    }
     return _document(shown, overview_facts(facts, settings), waiting, events) | ahead.to_json() | more
 
 
@@ -107,6 +118,16 @@ def _at_start(campaign: CampaignUnderPolicy, found: CampaignFacts, settings: Set
         first = found.row["total_devices"]
     facts = campaign.facts(settings, heard=campaign.row.heard(settings.listener_slots))
     return asdict(at_start(campaign.policy, facts, first))
+
+
+def _rules(campaign: CampaignUnderPolicy, settings: Settings) -> str:
+    """The rules in one line; empty: they cannot be read."""
+    if campaign.unreadable is not None:
+        return ""
+    document = campaign.row.document
+    return rules_line(
+        flat.as_document(campaign.policy, tick=settings.tick_interval) if document is None else to_data(document)
+    )
 
 
 async def _read(
@@ -137,7 +158,7 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         wanted=row["total_devices"] or 0,
         targeted=row["targeted_devices"] if found.status is not CampaignStatus.ABORTED else None,
         fault=row["fault"],
-        guardrails=[GuardrailStanding.read(each, waves) for each in found.guardrails],
+        guardrails=_guardrails(found, waves),
         waves=waves,
         wave=row["wave"],
         stopped_by=[StoppedBy.read(each) for each in found.stopped_by],
@@ -147,6 +168,13 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
         silent_for=_seconds(row["quiet_since_at"], row["read_at"]),
         cancelled=row["cancelled"],
     )
+
+
+def _guardrails(found: CampaignFacts, waves: Sequence[WaveStanding]) -> list[GuardrailStanding]:
+    read = [GuardrailStanding.read(each, waves) for each in found.guardrails]
+    if found.status is CampaignStatus.ABORTED and found.row["policy_revision"] is None:
+        return [with_reason(each, found.row["status_reason"]) for each in read]
+    return read
 
 
 def _seconds(since: datetime | None, now: datetime) -> float | None:
@@ -188,6 +216,10 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
     }
 
 
+def _forecast(found: Forecast | None) -> Document | None:
+    return None if found is None else {"earliest": found.earliest, "latest": found.latest, "text": found.text}
+
+
 def _document(
     shown: Document, facts: OverviewFacts, waiting: WaitingDevices, events: Sequence[Mapping[str, Any]]
 ) -> Document:
@@ -212,8 +244,8 @@ def _document(
         "devices": devices.to_json(),
         "finished_share": devices.finished_share,
         "failure_rate": devices.failure_rate,
-        "waves": [each.to_json(len(facts.waves)) for each in facts.waves],
-        "guardrails": [each.to_json() for each in most_used_first(facts.guardrails)],
+        "waves": [each.to_json(len(facts.waves), ended=facts.ended) for each in facts.waves],
+        "guardrails": [each.to_json(ended=facts.ended) for each in most_used_first(facts.guardrails)],
         "segments": [each.to_json() for each in facts.segments],
         "waiting": [_waiting(each) for each in waiting.waiting],
         "events": list(events),

@@ -25,6 +25,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         "cancelled_at": _TIME,
         "cancel_next_at": _TIME,
         "unstored_after": "text",
+        "from_versions": "jsonb",
     },
     "ota_device_status": {
         "segment": "integer",

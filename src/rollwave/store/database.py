@@ -142,6 +142,7 @@ async def tenant_transaction(
     generic_plans: bool = False,
     queues: bool = False,
     immediate_checks: bool = False,
+    snapshot: bool = False,
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes the rows of one tenant, as ``pulse_app``.
 
@@ -155,11 +156,13 @@ async def tenant_transaction(
             use statistics, which a new tenant does not have.
         queues: for statements that take the head of a queue (``IN_TURN``).
         immediate_checks: a host's deferred constraints are checked after each statement instead of at the commit.
+        snapshot: all statements see the same moment, and none may write. For answers that are made of several.
     """
     _require_tenant(tenant_id)
     begin = f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"
     wanted = ((_GENERIC_PLANS, generic_plans), (f"; {IN_TURN}", queues), (_IMMEDIATE_CHECKS, immediate_checks))
-    async with _transaction(pool, begin + "".join(each for each, is_wanted in wanted if is_wanted)) as connection:
+    settings = begin + "".join(each for each, is_wanted in wanted if is_wanted)
+    async with _transaction(pool, settings, snapshot=snapshot) as connection:
         yield connection
 
 
@@ -178,14 +181,19 @@ async def system_transaction(
 
 
 @asynccontextmanager
-async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
-    async with pool.acquire() as connection, as_engine(connection, settings):
+async def _transaction(pool: Pool, settings: str, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+    async with pool.acquire() as connection, as_engine(connection, settings, snapshot=snapshot):
         yield answered(connection)
 
 
 @asynccontextmanager
 async def as_engine(
-    connection: Connection, settings: str, *, timeout: float = ANSWER_SECONDS, holds_lock: bool = False
+    connection: Connection,
+    settings: str,
+    *,
+    timeout: float = ANSWER_SECONDS,
+    holds_lock: bool = False,
+    snapshot: bool = False,
 ) -> AsyncIterator[None]:
     """A transaction as ``pulse_app``. It begins together with its settings, in one round trip less than asyncpg's.
 
@@ -194,10 +202,11 @@ async def as_engine(
     Args:
         timeout: seconds for the statement that begins it, and for the one that ends it.
         holds_lock: the session has a lock that must not be lost if the commit is cancelled.
+        snapshot: as in :func:`tenant_transaction`.
     """
     try:
         with refusing_foreign_text():  # a tenant's id
-            await connection.execute(f"{_BEGIN}; {settings}", timeout=timeout)
+            await connection.execute(f"{_SNAPSHOT if snapshot else _BEGIN}; {settings}", timeout=timeout)
         yield
     except BaseException:
         await _roll_back(connection)
@@ -227,15 +236,17 @@ async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
     await connection.execute("SET LOCAL app.tenant_id = ''")
 
 
-_BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on; "
-    "SET LOCAL ROLE pulse_app"
-)
+_SESSION = "SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on; SET LOCAL ROLE pulse_app"
+
+_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_SESSION}"
 """The beginning of each transaction. It overrides the session settings of a host's pool (ADR 30).
 
 READ COMMITTED: a statement after a lock must see what the previous holder committed. UTC: a host's columns without a
 time zone contain UTC. With row_security off, PostgreSQL would refuse statements on tenants' rows.
 """
+
+_SNAPSHOT = f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_SESSION}"
+"""The beginning of a transaction that reads one moment. It writes nothing, so PostgreSQL never makes it try again."""
 
 
 def _require_tenant(tenant_id: str) -> None:

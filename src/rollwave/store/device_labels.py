@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -42,8 +42,17 @@ async def read(connection: Connection, tenant_id: str, device_ids: Sequence[str]
         rows = await connection.fetch(_sql["labels"], tenant_id, device_ids)
     return {
         row["device_id"]: Labels(
-            labels_of(row["device_type"], row["time_zone"], json.loads(row["labels"] or "{}", parse_float=Decimal)),
+            labels_of(row["device_type"], row["time_zone"], _attributes(row["labels"])),
             row["version"],
         )
         for row in rows
     }
+
+
+def _attributes(text: str | None) -> Mapping[str, object]:
+    """The attributes of a device. Other SQL may have written what is no object, or a number that Python refuses."""
+    try:
+        read: object = json.loads(text or "{}", parse_float=Decimal)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}

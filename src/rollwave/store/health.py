@@ -170,6 +170,13 @@ async def installation(pool: Pool) -> Installation:
         return await identity.read(connection)
 
 
+async def single_tenant(pool: Pool) -> bool:
+    """Whether the installation is known to have only one tenant."""
+    async with _as_login(pool) as connection:
+        single: bool = await connection.fetchval(_sql["single_tenant"])
+    return single
+
+
 async def due_campaigns(pool: Pool) -> int:
     """The number of campaigns that need the engine now."""
     async with _as_engine(pool) as connection:

@@ -9,7 +9,8 @@ from typing import Any
 
 import asyncpg
 
-from rollwave.domain.campaign import FINAL, CampaignStatus
+from rollwave.domain.campaign import ABORTED_BY_OPERATOR, CANCELLED_BY_OPERATOR, FINAL, CampaignStatus
+from rollwave.domain.events import ENGINE
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.overview.segments import MAX_SHOWN
 from rollwave.domain.policy.document.model import PolicyDocument
@@ -23,6 +24,8 @@ from rollwave.store.shown_waves import flat_waves
 from rollwave.store.standings import Guarded
 
 _sql = load("overview")
+
+_BY_OPERATOR = frozenset({ABORTED_BY_OPERATOR, CANCELLED_BY_OPERATOR})
 
 MAX_HEARD_READ = 100
 """Maximum number of devices in progress of a campaign that are looked at for their last report."""
@@ -87,6 +90,7 @@ def _guarded(row: asyncpg.Record, in_force: DocumentInForce, *, ended_in_short: 
         row["policy_revision"],
         in_force.document,
         in_short=ended_in_short and campaign_rows.status(row["status"]) in FINAL,
+        by_operator=row["aborted_by"] not in {None, ENGINE} or (row["status_reason"] or "") in _BY_OPERATOR,
     )
 
 

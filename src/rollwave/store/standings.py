@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollwave.domain.policy import guardrail
 from rollwave.domain.policy.document.model import GuardrailRule, PolicyDocument
@@ -28,7 +28,7 @@ class Guarded:
     """A campaign with its guardrails: those of its ``document``, or of its flat columns if it has no ``revision``.
 
     ``document`` None: it cannot be read. ``in_short``: only guardrails that have tripped are wanted, if it has a
-    document.
+    document. ``by_operator``: a person has ended it, so the guardrail of its flat columns did not trip.
     """
 
     id: int
@@ -39,6 +39,7 @@ class Guarded:
     revision: int | None
     document: PolicyDocument | None
     in_short: bool = False
+    by_operator: bool = False
 
 
 async def standings(connection: Connection, tenant_id: str, guarded: Sequence[Guarded]) -> dict[int, list[Document]]:
@@ -69,7 +70,10 @@ def _of_columns(campaign: Guarded) -> list[Document]:
         return []
     rule = guardrail.flat_rule(flat.threshold, flat.min_completed)
     found = standing(rule, Numbers(campaign.succeeded + campaign.failed, campaign.failed))
-    tripped = flat.trips(campaign.succeeded, campaign.failed)
+    trips = flat.trips(campaign.succeeded, campaign.failed)
+    if trips and campaign.by_operator:
+        found = replace(found, trips_after=None)
+    tripped = trips and not campaign.by_operator
     finished = campaign.succeeded + campaign.failed
     return [_entry(rule, found, finished, campaign.failed) | {"threshold": flat.threshold, "tripped": tripped}]
 

@@ -52,6 +52,18 @@ async def points(connection: Connection, tenant_id: str, campaign_id: int) -> li
     return [_point(row) for row in await connection.fetch(_sql["points"], tenant_id, campaign_id)]
 
 
+async def lately(
+    connection: Connection, tenant_id: str, campaign_ids: Sequence[int], *, seconds: float, parts: int
+) -> dict[int, list[Point]]:
+    """The last ``seconds`` of the series of campaigns by id, thinned to a point in each of ``parts`` equal parts."""
+    found: dict[int, list[Point]] = {each: [] for each in campaign_ids}
+    if found:
+        rows = await connection.fetch(_sql["lately"], tenant_id, list(campaign_ids), seconds, float(parts))
+        for row in rows:
+            found[row["campaign_id"]].append(_point(row))
+    return found
+
+
 async def remove(connection: Connection, campaign: Campaign, times: Collection[datetime]) -> None:
     """Remove the points at these times. Needs the campaign's lock."""
     microseconds = [(each - _EPOCH) // timedelta(microseconds=1) for each in times]

@@ -251,9 +251,30 @@ async def latest_events(connection: Connection, tenant_id: str, campaign_id: int
 
 
 def _event(row: asyncpg.Record) -> Document:
-    detail = json.loads(row["detail"])
+    read: object = json.loads(row["detail"] or "{}")
+    detail = read if isinstance(read, dict) else {}  # other SQL has written it
     text = sentence(events_of.read(row["event"], detail, row["device_id"]))
     return {**with_moments(row), "detail": detail, "text": text}
+
+
+async def brief(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
+    """A campaign in brief, from its own row and its waves: what an action is about, whatever else is spoiled.
+
+    It has ``name``, ``status``, ``cancelled``, ``firmware_version``, ``waves`` (their names) and ``status_breakdown``,
+    which is None if the devices are not counted yet.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["brief"], tenant_id, campaign_id)
+    if row is None:
+        raise _missing(campaign_id)
+    counted = {each.value: row[each.value] for each in ExecutionStatus}
+    known = None not in counted.values()
+    shown = ("name", "status", "cancelled", "firmware_version", "waves")
+    breakdown = {name: max(0, number) for name, number in counted.items()} if known else None
+    return {**{name: row[name] for name in shown}, "status_breakdown": breakdown}
 
 
 async def require(connection: Connection, tenant_id: str, campaign_id: int) -> None:

@@ -11,7 +11,7 @@ from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Momen
 from rollwave.api.schemas import RequestModel
 from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.api.schemas.guardrails import GuardrailStanding
-from rollwave.api.schemas.overview import Devices, Headline
+from rollwave.api.schemas.overview import Devices, Forecast, Headline
 from rollwave.api.schemas.policies import Advised
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -241,6 +241,11 @@ class ListedCampaign(Campaign):
         description="Least number of further failures that trip its most used guardrail; null: none does, or it ended"
     )
     waves: int = Field(description="Number of its waves; 0: it was not started yet")
+    forecast: Forecast | None = Field(description="null: it does not run")
+    ended_by: str | None = Field(
+        description="Who ended it: the id of an API key, or `engine`; null: it has not ended, or other SQL ended it"
+    )
+    ended_by_name: str | None = Field(description="Name of that key; null: it has none")
     from_version: str | None = Field(
         description="The most common version of its devices when it was first sent; null: unknown"
     )

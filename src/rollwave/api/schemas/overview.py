@@ -72,6 +72,7 @@ class OverviewGuardrail(BaseModel):
     limit: float | None = Field(description="`sequential`: lower bound on the true share of failures; null: none")
     threshold: float = Field(description="Share of failures over which it trips, 0 to 1")
     trips_after: int | None = Field(description="Least number of further failures that trip it; null: none does")
+    trips: str = Field(description="When it trips, in words; empty: never, or it has tripped")
     tripped: bool
     used: float = Field(description="How near it is, 0 to 1; 1: it trips")
     text: str
@@ -137,6 +138,7 @@ class Overview(BaseModel):
     from_versions: list[FromVersion] = Field(
         description="The three most common versions of its devices when it was first sent; empty: unknown"
     )
+    rules: str = Field(description="Its policy in one line; empty: it cannot be read")
     headline: Headline
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
     devices: Devices

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from rollwave.api.parameters import DbPool, ServerSettings
 from rollwave.api.schemas.brakes import FreezeIn, HaltIn
 from rollwave.console import forms, links
+from rollwave.console.addresses import HOME, page_of
 from rollwave.console.pages import done, page
 from rollwave.console.policy_form import moment
 from rollwave.console.rights import Operator, Viewer
@@ -88,9 +89,11 @@ async def halt(request: Request, pool: DbPool, settings: ServerSettings, session
     before = await brakes.halt_of(pool, session.tenant_id)
     await brakes.halt(pool, session.tenant_id, actor=session.key_id, reason=read.reason)
     if before is not None:
-        return await done(request, "All sending was halted already.", ADDRESS)
+        return await done(request, "All sending was halted already.", _back(request))
     reach = await _reach(pool, settings, session)
-    return await done(request, f"Halted: nothing is sent in {_campaigns(reach)} until the halt is lifted.", ADDRESS)
+    return await done(
+        request, f"Halted: nothing is sent in {_campaigns(reach)} until the halt is lifted.", _back(request)
+    )
 
 
 @router.get("/brakes/lift")
@@ -103,9 +106,15 @@ async def ask_lift(request: Request, pool: DbPool, settings: ServerSettings, ses
 async def lift(request: Request, pool: DbPool, settings: ServerSettings, session: Operator) -> Response:
     """Lift the halt of the tenant."""
     if not await brakes.lift(pool, session.tenant_id, actor=session.key_id):
-        return await done(request, "Sending was not halted.", ADDRESS)
+        return await done(request, "Sending was not halted.", _back(request))
     reach = await _reach(pool, settings, session)
-    return await done(request, f"The halt is lifted: {_campaigns(reach)} may send again.", ADDRESS)
+    return await done(request, f"The halt is lifted: {_campaigns(reach)} may send again.", _back(request))
+
+
+def _back(request: Request) -> str:
+    """The campaign's page if the question was asked there, else the page of the brakes."""
+    asked_on = page_of(request)
+    return asked_on if asked_on.startswith(f"{HOME}/") else ADDRESS
 
 
 def _campaigns(reach: brakes.Reach) -> str:

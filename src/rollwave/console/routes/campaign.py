@@ -18,7 +18,7 @@ from rollwave.console import device_table
 from rollwave.console.device_table import DeviceFilter
 from rollwave.console.downloads import PAGE, Form, download
 from rollwave.console.live import stream_id, title
-from rollwave.console.pages import page, render
+from rollwave.console.pages import Can, page, render
 from rollwave.console.questions import called
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
@@ -71,7 +71,8 @@ async def campaign_page(
         raise Conflict(str(error), hint="Correct the view; `rollwave doctor` checks it.") from error
     overview = snapshot.document
     if fragment == "devices":
-        return HTMLResponse(render(request, "panels/devices.html", {"overview": overview, "devices": devices}))
+        shown = {"overview": overview, "devices": devices, "can": Can.of(session.role)}
+        return HTMLResponse(render(request, "panels/devices.html", shown))
     values = {
         "overview": overview,
         "devices": devices,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from rollwave.api.fields import LongText
 from rollwave.api.live.hub import Hub
 from rollwave.api.parameters import CampaignNumber, DbPool, ServerSettings
-from rollwave.console import questions
+from rollwave.console import brief, questions
 from rollwave.console.formats import count
 from rollwave.console.pages import done, page
 from rollwave.console.questions import Question
@@ -21,6 +21,7 @@ from rollwave.domain.policy.document.fields import CODE_PATTERN
 from rollwave.domain.policy.document.model import MAX_COUNT
 from rollwave.engine import operations, promote, retry
 from rollwave.errors import Conflict, Forbidden, InvalidInput, NotFound
+from rollwave.log import get_logger
 from rollwave.store.moments import Document
 from rollwave.store.retries import Which
 
@@ -28,14 +29,11 @@ router = APIRouter(prefix="/campaigns/{campaign_id}", route_class=ConsoleRoute)
 
 T = TypeVar("T")
 
+_log = get_logger("console")
+
 Reason = Annotated[LongText, Form()]
 Typed = Annotated[str, Form(max_length=2000)]
 FailureCode = Annotated[str | None, Query(pattern=CODE_PATTERN)]
-
-
-async def _overview(request: Request, session: Session, campaign_id: int) -> Document:
-    hub: Hub = request.app.state.hub
-    return (await hub.read(session.tenant_id, campaign_id)).document
 
 
 async def _answer(request: Request, campaign_id: int, text: str) -> Response:
@@ -52,6 +50,7 @@ async def _ask(
 @router.get("/confirm/{action}")
 async def ask(
     request: Request,
+    pool: DbPool,
     session: Operator,
     campaign_id: CampaignNumber,
     action: Literal["abort", "cancel", "retry", "promote"],
@@ -59,33 +58,45 @@ async def ask(
     code: FailureCode = None,
 ) -> Response:
     """The question before an action, with the numbers of now."""
-    overview = await _overview(request, session, campaign_id)
-    if not overview["actions"].get(action, True):
-        return await _answer(
-            request, campaign_id, f"Cannot {action} campaign {campaign_id}: it is {overview['status']}."
-        )
-    return await _ask(request, campaign_id, _question(overview, action, wave=wave, code=code))
+    if action == "promote":
+        return await _ask(request, campaign_id, await _promotion(request, session, campaign_id, wave))
+    found = await brief.read(pool, session.tenant_id, campaign_id)
+    if found is not None and not found["actions"][action]:
+        return await _answer(request, campaign_id, f"Cannot {action} campaign {campaign_id}: it is {found['status']}.")
+    return await _ask(request, campaign_id, _question(found, campaign_id, action, code=code))
 
 
-def _question(overview: Document, action: str, *, wave: str = "", code: str | None = None) -> Question:
-    """Make the question.
-
-    Raises:
-        NotFound: there is no such wave, or it is the last one.
-    """
+def _question(found: Document | None, campaign_id: int, action: str, *, code: str | None = None) -> Question:
+    if found is None:
+        return questions.without_numbers(campaign_id, action, hidden={"code": code} if code else {})
     match action:
         case "abort":
-            return questions.abort(overview)
+            return questions.abort(found)
         case "cancel":
-            return questions.cancel(overview)
-        case "retry":
-            devices = overview["actions"]["retry"] if code is None else None
-            return questions.retry(overview, code=code, devices=devices)
+            return questions.cancel(found)
         case _:
-            found = questions.promote(overview, wave)
-            if found is None:
-                raise NotFound("This wave opens no other one.")
-            return found
+            devices = found["actions"]["retry"] if code is None else None
+            return questions.retry(found, code=code, devices=devices)
+
+
+async def _promotion(request: Request, session: Session, campaign_id: int, wave: str) -> Question:
+    """The question before a wave is opened, which says what the wave before it still waits for.
+
+    Raises:
+        NotFound: there is no such campaign or wave, or it is the last one.
+    """
+    hub: Hub = request.app.state.hub
+    try:
+        overview = (await hub.read(session.tenant_id, campaign_id)).document
+    except NotFound:
+        raise
+    except Exception:  # noqa: BLE001  what breaks the overview must not keep a person from opening the wave
+        _log.warning("console_overview_not_read", campaign_id=campaign_id, exc_info=True)
+        return questions.without_numbers(campaign_id, "promote", hidden={"wave": wave})
+    found = questions.promote(overview, wave)
+    if found is None:
+        raise NotFound("This wave opens no other one.")
+    return found
 
 
 async def _refusable(action: Awaitable[T]) -> tuple[T | None, str]:
@@ -105,9 +116,8 @@ async def start(request: Request, pool: DbPool, session: Operator, campaign_id: 
     _, refusal = await _refusable(action)
     if refusal:
         return await _answer(request, campaign_id, refusal)
-    pending = (await _overview(request, session, campaign_id))["devices"]["PENDING"]
-    text = f"{'Resumed' if resumed else 'Started'}. {count(pending, 'device')} still to be sent."
-    return await _answer(request, campaign_id, text)
+    found = await brief.read(pool, session.tenant_id, campaign_id)
+    return await _answer(request, campaign_id, questions.started(found, resumed=resumed))
 
 
 @router.post("/pause")
@@ -115,7 +125,7 @@ async def pause(request: Request, pool: DbPool, session: Operator, campaign_id: 
     """Pause the campaign: the emergency brake, without a question."""
     action = operations.pause_campaign(pool, session.tenant_id, campaign_id, actor=session.key_id)
     _, refusal = await _refusable(action)
-    text = refusal or questions.paused(await _overview(request, session, campaign_id))
+    text = refusal or questions.paused(await brief.read(pool, session.tenant_id, campaign_id))
     return await _answer(request, campaign_id, text)
 
 
@@ -132,15 +142,15 @@ async def stop(
 ) -> Response:
     """Abort the campaign, or cancel it. Where many devices are affected, its name must have been typed."""
     cancels = request.url.path.endswith("/cancel")
-    before = await _overview(request, session, campaign_id)
-    question = _question(before, "cancel" if cancels else "abort")
+    before = await brief.read(pool, session.tenant_id, campaign_id)
+    question = _question(before, campaign_id, "cancel" if cancels else "abort")
     if not questions.is_typed(question, typed):
         return await _ask(request, campaign_id, question, wrong=f"Type {question.name} to confirm.", reason=reason)
     act = operations.cancel_campaign if cancels else operations.abort_campaign
     action = act(pool, session.tenant_id, campaign_id, actor=session.key_id, reason=reason.strip() or None)
     _, refusal = await _refusable(action)
     if not refusal:
-        after = await _overview(request, session, campaign_id)
+        after = await brief.read(pool, session.tenant_id, campaign_id)
         refusal = questions.stopped(before, after, cancelled=cancels, asked=asked)
     return await _answer(request, campaign_id, refusal)
 
@@ -172,7 +182,6 @@ async def promote_wave(
     reason: Reason = "",
 ) -> Response:
     """Open the wave after this one."""
-    question = _question(await _overview(request, session, campaign_id), "promote", wave=wave)
     action = promote.promote_wave(
         pool,
         settings,
@@ -184,7 +193,8 @@ async def promote_wave(
         reason=reason.strip() or None,
     )
     _, refusal = await _refusable(action)
-    return await _answer(request, campaign_id, refusal or f"{question.verb.removeprefix('Open ')} is open.")
+    text = refusal or questions.opened(await brief.read(pool, session.tenant_id, campaign_id), wave)
+    return await _answer(request, campaign_id, text)
 
 
 @router.post("/release")

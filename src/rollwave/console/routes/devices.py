@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from rollwave.api.parameters import DbPool, ServerSettings
+from rollwave.api.parameters import DbPool, RowCursor, ServerSettings
 from rollwave.console import links
 from rollwave.console.downloads import PAGE, Form, download
 from rollwave.console.pages import page
@@ -124,7 +124,12 @@ async def _find(pool: Pool, tenant_id: str, chosen: Filter, *, limit: int, curso
 
 @router.get("/devices/{device_id}")
 async def device_page(
-    request: Request, pool: DbPool, settings: ServerSettings, session: Viewer, device_id: str, cursor: int | None = None
+    request: Request,
+    pool: DbPool,
+    settings: ServerSettings,
+    session: Viewer,
+    device_id: str,
+    cursor: RowCursor = None,
 ) -> Response:
     """A device: what is known of it, its campaigns, and why it waits in those that run."""
     if "\0" in device_id:  # which PostgreSQL takes in no text

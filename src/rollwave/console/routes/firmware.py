@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from rollwave.api.parameters import DbPool
+from rollwave.api.parameters import DbPool, RowCursor
 from rollwave.api.schemas.firmware import FirmwareIn
 from rollwave.console import forms, links
 from rollwave.console.pages import done, page
@@ -25,7 +25,7 @@ ADDRESS = "/console/firmware"
 
 @router.get("/firmware")
 async def firmware_list(
-    request: Request, pool: DbPool, session: Viewer, device_type: str = "", cursor: int | None = None
+    request: Request, pool: DbPool, session: Viewer, device_type: str = "", cursor: RowCursor = None
 ) -> Response:
     """A page of the firmware versions, newest first."""
     device_type = device_type.strip()

@@ -16,9 +16,11 @@ from rollwave.api.live.news import FieldNews, Snapshot
 from rollwave.api.live.stream import EventStream, event
 from rollwave.api.parameters import CampaignNumber
 from rollwave.api.routes.live import status_event
+from rollwave.console import csrf
 from rollwave.console.live import rendered
 from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
+from rollwave.console.routes.campaign import is_still
 from rollwave.console.session import Session, keeper
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -39,7 +41,7 @@ async def campaign_live(
     """The panels that change, as they change."""
     hub: Hub = request.app.state.hub
     templates: Environment = request.app.state.templates
-    token = (await keeper(request).sealed()).token(session.nonce)
+    token = csrf.masked((await keeper(request).sealed()).token(session.nonce))
     seen = _of_role(last_event_id or after, session)
 
     async def events(stream: Subscription) -> AsyncGenerator[bytes]:
@@ -67,9 +69,9 @@ async def campaign_panels(request: Request, session: Viewer, campaign_id: Campai
     """All live panels as they are now: a browser allows a server six connections, so not every tab has a stream."""
     hub: Hub = request.app.state.hub
     snapshot = await hub.look(session.tenant_id, campaign_id)
-    token = (await keeper(request).sealed()).token(session.nonce)
+    token = csrf.masked((await keeper(request).sealed()).token(session.nonce))
     answer = rendered(request.app.state.templates, snapshot, session.role).to_json(token)
-    return JSONResponse({**answer, "final": snapshot.document["status"] in {"COMPLETED", "ABORTED"}})
+    return JSONResponse({**answer, "final": is_still(snapshot)})
 
 
 def _of_role(identifier: str | None, session: Session) -> str | None:

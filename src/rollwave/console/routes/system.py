@@ -53,22 +53,25 @@ class Setting:
 
 @router.get("/system")
 async def system_page(request: Request, pool: DbPool, settings: ServerSettings, session: Viewer) -> Response:
-    """The checks of ``/readyz``, versions, and for admins the settings."""
+    """The checks of ``/readyz`` and versions. What concerns other tenants only where there is no other one."""
     try:
         async with asyncio.timeout(readiness.CHECK_SECONDS):
             checks = await request.app.state.readiness()
     except TimeoutError:
         checks = readiness.too_slow()
+    reached = checks.get("database") == OK
+    alone = reached and await health.single_tenant(pool)
     values = {
+        "alone": alone,
         "checks": [(name, text == OK, text, _MEANING.get(name, "")) for name, text in checks.items()],
         "ready": all(text == OK for text in checks.values()),
-        "facts": await _facts(pool, settings) if checks.get("database") == OK else [],
-        "settings": list(_settings(settings)) if session.role is Role.ADMIN else None,
+        "facts": await _facts(pool, settings, alone=alone) if reached else [],
+        "settings": list(_settings(settings)) if alone and session.role is Role.ADMIN else None,
     }
     return await page(request, "system.html", values)
 
 
-async def _facts(pool: Pool, settings: Settings) -> list[tuple[str, str]]:
+async def _facts(pool: Pool, settings: Settings, *, alone: bool) -> list[tuple[str, str]]:
     """What is known of the programs and the database, as pairs of name and text."""
     found = [("Rollwave", version("rollwave")), ("Python", platform.python_version())]
     try:
@@ -80,9 +83,10 @@ async def _facts(pool: Pool, settings: Settings) -> list[tuple[str, str]]:
             ("Schema", f"{await health.schema_version(pool)} (this version needs {migrations()[-1].version})"),
             ("Installation", (await health.installation(pool)).name),
             ("Listener slots", f"{len(alive)} of {settings.listener_slots} have a listener"),
-            ("Campaigns due", f"{await health.due_campaigns(pool)} need the engine now, over all tenants"),
             ("Clock", _clock(before, theirs, after)),
         ]
+        if alone:
+            found.append(("Campaigns due", f"{await health.due_campaigns(pool)} need the engine now"))
     except RollwaveError as error:
         found.append(("Database", str(error)))
     return found

@@ -8,18 +8,20 @@ const TOKEN = { succeeded: "success" };
 const AGAIN = 120_000;
 const SHORT = { started: "started", pause: "paused", resume: "resumed", trip: "guardrail trips" }; // the events say more
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
+const AHEAD = 6; // times the past: that much of the time axis at most
 const PLAN = 6, LOW = 7, HIGH = 8;
 const pixels = (size) => Math.round(size * parseFloat(getComputedStyle(document.documentElement).fontSize) / 16);
 const said = (number) => number.toLocaleString("en");
 
 export class Chart {
-  #box; #note; #read; #total; #plot = null; #data = null; #timer = 0; #drawn = 0;
+  #box; #note; #read; #total; #plot = null; #data = null; #timer = 0; #drawn = 0; #retry = 2000;
 
   constructor(box) {
     this.#box = box;
     this.#note = box.querySelector(".chart-note");
     this.#read = document.getElementById("burnup-read");
     this.#total = Number(box.dataset.total);
+    setTimeout(() => { if (!this.#data && !this.#note.textContent) this.#note.textContent = "…"; }, 300);
     new ResizeObserver(() => this.resize()).observe(box);
     onTheme(() => this.#draw());
     this.#fetch();
@@ -59,9 +61,13 @@ export class Chart {
       const answer = await fetch(this.#box.dataset.src);
       if (!answer.ok) throw new Error(answer.status);
       this.#data = await answer.json();
+      this.#retry = 2000;
       this.#draw();
     } catch {
-      if (!this.#data) this.#note.textContent = "The series could not be read.";
+      if (!this.#data) this.#note.textContent = "The series could not be read. It is asked for again.";
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#fetch(), this.#retry * (0.75 + Math.random() / 2));
+      this.#retry = Math.min(this.#retry * 2, AGAIN);
     }
   }
 
@@ -109,7 +115,9 @@ export class Chart {
     if (this.#box.dataset.final === "true") return [first, Math.max(end, first + 1)];
     const last = Math.max(end, first + 60);
     const farthest = data[0].at(-1);
-    return [first, Math.min(farthest, first + 3 * (last - first))]; // what lies ahead takes two thirds at most
+    const newest = this.#data.points.at(-1);
+    if (LAYERS.every((name) => !newest[name])) return [first, Math.max(last, farthest)]; // nothing was sent: all is ahead
+    return [first, Math.max(last, Math.min(farthest, first + AHEAD * (last - first)))]; // the whole campaign, unless the past became a sliver
   }
 
   #top(data, [from, to]) {
@@ -119,6 +127,7 @@ export class Chart {
       for (let row = 0; row < data[0].length; row += 1) {
         if (data[0][row] >= from && data[0][row] <= to && data[column][row] > most) most = data[column][row];
       }
+      if (column >= PLAN) most = Math.max(most, between(data[0], data[column], to)); // where the line leaves the picture
     }
     return most > this.#total * 0.4 ? this.#total : Math.min(this.#total, Math.max(most * 1.15, 5));
   }
@@ -156,7 +165,7 @@ export class Chart {
     ctx.font = `${pixels(11) * scale}px system-ui, sans-serif`;
     ctx.textBaseline = "bottom";
     ctx.textAlign = "left";
-    const urgent = (each) => (each.kind === "trip" ? 0 : 1);
+    const urgent = (each) => ["trip", "ended"].indexOf(each.kind) + 1 || 3;
     for (const each of [...(this.#data.markers ?? [])].sort((a, b) => urgent(a) - urgent(b))) {
       const x = Math.max(bbox.left, plot.valToPos(Date.parse(each.at) / 1000, "x", true));
       if (x > bbox.left + bbox.width) continue;
@@ -168,7 +177,7 @@ export class Chart {
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      const text = SHORT[each.kind] ?? each.text.replace(/\.$/, "");
+      const text = SHORT[each.kind] ?? /wave [^;:]+ opens|^aborted|^completed/i.exec(each.text)?.[0].toLowerCase() ?? each.text.replace(/\.$/, "");
       const wide = ctx.measureText(text).width;
       const left = Math.max(bbox.left, Math.min(x, bbox.left + bbox.width - wide));
       if (taken.some(([from, to]) => left < to && left + wide > from)) continue;
@@ -204,6 +213,15 @@ export class Chart {
       + `${said(last.succeeded)} of ${said(this.#total)} devices succeeded, ${said(last.failed)} failed, `
       + `${said(last.downloading + last.installing)} in progress. ${forecast?.text ?? ""}${events ? ` Events: ${events}.` : ""}`);
   }
+}
+
+/** The height of a line of known points at a time between two of them; 0 outside of it. */
+function between(times, values, at) {
+  const known = times.map((_, index) => index).filter((index) => values[index] != null);
+  const after = known.find((index) => times[index] >= at), before = known.findLast((index) => times[index] <= at);
+  if (after === undefined || before === undefined) return 0;
+  const part = after === before ? 0 : (at - times[before]) / (times[after] - times[before]);
+  return values[before] + part * (values[after] - values[before]);
 }
 
 /** The fill of an area: its colour, with the lines of its state. */

@@ -1,6 +1,7 @@
 // Colours of the stylesheet for canvases, in the theme that is in force.
 const probe = document.createElement("i");
 probe.hidden = true;
+probe.style.forcedColorAdjust = "none"; // else every state is black where the system forces its colours
 
 /** The colour of a custom property, as [red, green, blue] from 0 to 255. */
 export function rgb(name) {

@@ -38,7 +38,7 @@ export function share(counts, cells) {
 export class DeviceField {
   #box; #canvas; #read; #root; #states = new Uint8Array(0); #base = new Uint8Array(0); #differs = 0;
   #generation = ""; #sequence = 0; #plan = null; #image = null; #tiles = []; #dirty = new Set(); #frame = 0; #cursor = -1; #mark = null;
-  #waiting = []; #loading = false; #asked = 0; #total = []; #said = 0;
+  #waiting = []; #loading = false; #asked = 0; #total = []; #said = 0; #retry = 2000;
 
   /** `root` receives the events of the stream, and is told how many devices differ from the table. */
   constructor(box, root) {
@@ -55,7 +55,8 @@ export class DeviceField {
   }
 
   resize() {
-    if (this.#box.clientWidth && this.#box.clientWidth !== this.#plan?.width) this.#layout();
+    const scale = Math.max(1, Math.round(devicePixelRatio));
+    if (this.#box.clientWidth && (this.#box.clientWidth !== this.#plan?.width || scale !== this.#plan?.scale)) this.#layout();
   }
 
   /** The table was read just now: count changes from here on. */
@@ -82,11 +83,15 @@ export class DeviceField {
       const waiting = this.#waiting;
       this.#waiting = [];
       this.#loading = false;
+      this.#retry = 2000;
+      if (this.#read.dataset.failed) this.#read.textContent = this.#read.dataset.failed = "";
       for (const each of waiting) this.#changes(each);
       this.#layout();
     } catch {
-      this.#loading = false;
-      this.#read.textContent = "The picture of the devices could not be read.";
+      this.#waiting = [];
+      this.#read.textContent = this.#read.dataset.failed = "The picture of the devices could not be read. It is asked for again.";
+      setTimeout(() => { this.#loading = false; this.#load(); }, this.#retry * (0.75 + Math.random() / 2));
+      this.#retry = Math.min(this.#retry * 2, 60_000);
     }
   }
 

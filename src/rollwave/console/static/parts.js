@@ -5,6 +5,8 @@ import { morph } from "./morph.js";
 export function follow(name, after) {
   const panel = () => document.getElementById(`panel-${name}`);
 
+  let shown = location.search;
+
   async function read(href) {
     const answer = await fetch(href, { headers: { "X-Fragment": name } });
     if (answer.redirected || !answer.ok) return location.assign(href);
@@ -23,7 +25,12 @@ export function follow(name, after) {
     event.preventDefault();
     const href = "refresh" in link.dataset ? location.href : link.href;
     if (href !== location.href) history.pushState(null, "", href);
+    shown = location.search;
     read(href).catch(() => location.assign(href));
   });
-  addEventListener("popstate", () => read(location.href).catch(() => location.reload()));
+  addEventListener("popstate", () => {
+    if (location.search === shown) return; // only the place on the page is another one
+    shown = location.search;
+    read(location.href).catch(() => location.reload());
+  });
 }

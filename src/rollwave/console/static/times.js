@@ -40,7 +40,7 @@ export function update(root = document) {
   for (const each of root.querySelectorAll("time[data-relative]")) {
     const at = Date.parse(each.dateTime);
     if (Number.isNaN(at)) continue;
-    const text = relative(at);
+    const text = each.dataset.relative === "clock" ? `${clock(at)} UTC` : relative(at);
     if (each.textContent !== text) each.textContent = text;
   }
 }

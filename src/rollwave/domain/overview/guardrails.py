@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rollwave.domain.overview.texts import many, percent
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.domain.policy.words import TripAction, group_text
+
+_ROUNDING = 1e-9
+"""A threshold is a float here: 0.29 of 100 devices are 29."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,34 @@ class GuardrailStanding:
 
     @property
     def used(self) -> float:
-        """How near it is: 1 when it trips."""
+        """How near it is: 1 when it trips.
+
+        While too few devices have finished, a share says little: then the failures count that would trip it.
+        """
         if self.tripped:
             return 1.0
+        if (needed := self._failures_needed) is not None:
+            return min(1.0, (self.failed or 0) / needed)
         return min(1.0, (self.value if self.limit is None else self.limit) / max(self.threshold, 1e-9))
+
+    @property
+    def failures_left(self) -> int | None:
+        """The number of further failures that trip it, at the latest once enough have finished; None: none does."""
+        if (needed := self._failures_needed) is not None:
+            return max(0, needed - (self.failed or 0))
+        return self.trips_after
+
+    @property
+    def _failures_needed(self) -> int | None:
+        """The failures that trip a ratio when enough devices have finished; None: enough have, or it is no ratio."""
+        if self.limit is not None or self.trips_after is None or self.finished is None or not self._missing:
+            return None
+        return int(self.threshold * (self.min_finished or 0) + _ROUNDING) + 1
+
+    @property
+    def _missing(self) -> int:
+        """Number of devices that have to finish before it may trip."""
+        return max(0, (self.min_finished or 0) - (self.finished or 0))
 
     @property
     def over(self) -> bool:
@@ -67,8 +95,22 @@ class GuardrailStanding:
         if self.tripped:
             done = "under quarantine" if self.action == TripAction.QUARANTINE else f"has tripped ({self.action})"
             return f"{self._subject}: {done}" if self.group else f"{self.name} {done}"
+        return f"{self._subject}: {self.standing_text}"
+
+    @property
+    def end_text(self) -> str:
+        """What it was at the end of its campaign, in words."""
+        if self.tripped:
+            return f"{self._subject}: tripped, {self.trip_text}"
+        return f"{self._subject}: {self._share} at the end, limit {percent(self.threshold)}"
+
+    @property
+    def standing_text(self) -> str:
+        """How far it is from tripping, in words, without its name."""
         least = "" if self.limit is None else f", at least {percent(self.limit)}"
-        return f"{self._subject}: {self._share}{least}, trips above {percent(self.threshold)}{self._rest}"
+        quarantines = self.action == TripAction.QUARANTINE
+        stops = "goes under quarantine" if quarantines else "stops itself"
+        return f"{self._share}{least}; {stops} above {percent(self.threshold)}{f', {self.trips}' if self.trips else ''}"
 
     @property
     def trip_text(self) -> str:
@@ -76,6 +118,12 @@ class GuardrailStanding:
         failed, of, value, limit = self._trip_numbers
         least = "" if limit is None else f", at least {percent(limit)} of all"
         return f"{failed:,} of {of:,} failed ({percent(value)}{least}, over {percent(self.threshold)})"
+
+    @property
+    def trip_counts(self) -> tuple[int, int]:
+        """Failed devices, and the devices that it judged, when it tripped."""
+        failed, of, _, _ = self._trip_numbers
+        return failed, of
 
     @property
     def _trip_numbers(self) -> tuple[int, int, float, float | None]:
@@ -93,25 +141,42 @@ class GuardrailStanding:
     def _share(self) -> str:
         if not self.finished or self.failed is None:
             return f"{percent(self.value)} failed"
-        return f"{self.failed:,} of {self.finished:,} failed"
+        return f"{percent(self.failed / self.finished)} failed ({self.failed:,} of {self.finished:,})"
 
     @property
-    def _rest(self) -> str:
-        """When it trips. Empty: never."""
+    def trips(self) -> str:
+        """When it trips, in words. Empty: never, or it has tripped."""
         left = self.trips_after
-        if left is None:
+        if left is None or self.tripped:
             return ""
-        missing = (self.min_finished or 0) - (self.finished or 0)
-        if self.limit is not None and self.finished is not None and missing > left:
-            return f": when {self.min_finished:,} have finished" + (f" and {_failures(left)}" if left else "")
-        return f": {_failures(left)}"
+        if self._failures_needed is not None:
+            return f"once {self.min_finished:,} have finished"
+        if self.limit is not None and self.finished is not None and self._missing > left:
+            return (f"after {_failures(left)}, " if left else "") + f"once {self.min_finished:,} have finished"
+        return f"after {_failures(left)}{' in a row' if left > 1 else ''}"
 
-    def to_json(self) -> dict[str, Any]:
-        """The guardrail as an element of ``guardrails`` of the overview."""
-        return {
+    def to_json(self, *, ended: bool = False) -> dict[str, Any]:
+        """The guardrail as an element of ``guardrails`` of the overview. ``ended``: the campaign has, so none trips."""
+        shown = {
             **{name: getattr(self, name) for name in ("name", "scope", "method", "action", "group", "value", "limit")},
-            **{name: getattr(self, name) for name in ("threshold", "trips_after", "tripped", "used", "text")},
+            **{name: getattr(self, name) for name in ("threshold", "trips_after", "trips", "tripped", "used", "text")},
         }
+        return shown | {"trips_after": None, "trips": "", "text": self.end_text} if ended else shown
+
+
+_REASON = re.compile(r"(\d+) of (\d+) finished devices failed \([\d.]+%, over [\d.]+%\)")
+
+
+def with_reason(standing: GuardrailStanding, reason: str | None) -> GuardrailStanding:
+    """The guardrail of flat columns in an aborted campaign, with the numbers of its trip from the ``reason``.
+
+    Flat columns store no evidence, and devices in progress finish after the trip.
+    """
+    found = _REASON.fullmatch(reason or "")
+    if found is None or standing.evidence is not None:
+        return standing
+    failed, of = int(found[1]), int(found[2])
+    return replace(standing, tripped=True, evidence={"failed": failed, "of": of, "value": failed / max(1, of)})
 
 
 def most_used_first(standings: Sequence[GuardrailStanding]) -> list[GuardrailStanding]:

@@ -81,7 +81,16 @@ def _tripped(facts: OverviewFacts) -> str | None:
     if found is None:
         return None
     done = "aborted" if action is TripAction.ABORT else "paused"
-    return f"Guardrail {_named(found)} tripped: {found.trip_text}; the campaign is {done}"
+    return f"Guardrail {_named(found)} tripped: {found.trip_text}; the campaign is {done}{_since_trip(facts, found)}"
+
+
+def _since_trip(facts: OverviewFacts, found: GuardrailStanding) -> str:
+    """What became of the campaign after the trip, since devices in progress still finish. Empty: nothing changed."""
+    devices = facts.devices
+    if (devices.failed, devices.finished) == found.trip_counts or found.group:
+        return ""
+    when = "in the end" if facts.ended and not devices.in_progress else "by now"
+    return f"; {when} {devices.failed:,} of {devices.finished:,} failed"
 
 
 def _gate_failed(facts: OverviewFacts) -> str | None:
@@ -173,11 +182,12 @@ def _near(facts: OverviewFacts) -> str | None:
     found = facts.closest
     if facts.ended or facts.status is CampaignStatus.CREATED or found is None or found.tripped or not found.failed:
         return None
+    text = _capital(f"{found.group}: {found.standing_text}" if found.group else found.standing_text)
     if found.used > HALF_USED:
-        return f"Guardrail {found.text}"
-    in_progress = facts.devices.in_progress
-    if found.used > QUARTER_USED and found.trips_after is not None and in_progress >= found.trips_after:
-        return f"Guardrail {found.text}, and {in_progress:,} {are(in_progress)} in progress"
+        return text
+    in_progress, left = facts.devices.in_progress, found.failures_left
+    if found.used > QUARTER_USED and left is not None and in_progress >= left:
+        return f"{text}, and {in_progress:,} {are(in_progress)} in progress"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.overview.facts import OverviewFacts
-from rollwave.domain.overview.texts import after_colon, many, percent, utc
+from rollwave.domain.overview.texts import after_colon, many, utc
 from rollwave.domain.policy.words import WaveState
 
 
@@ -51,8 +51,8 @@ def _targeting(facts: OverviewFacts) -> str:
 
 def _so_far(facts: OverviewFacts) -> str:
     devices = facts.devices
-    share = f", {percent(devices.failure_rate)} failed" if devices.failed else ", none failed"
-    return f"{devices.finished:,} of {devices.total:,} devices finished{share if devices.finished else ''}"
+    failed = f", {devices.failed:,} failed" if devices.failed else ", none failed"
+    return f"{devices.finished:,} of {devices.total:,} devices finished{failed if devices.finished else ''}"
 
 
 def _outcome(facts: OverviewFacts) -> str:

@@ -16,6 +16,8 @@ _STATES: Mapping[str, str] = {
 }
 """What is shown of a wave where its state alone would not say it."""
 
+_UNFINISHED = frozenset({WaveState.WAITING, WaveState.OPEN, WaveState.SOAKING, WaveState.AWAITING_APPROVAL})
+
 _WAITS_FOR: Mapping[str, str] = {
     WaveState.SOAKING: "soak",
     WaveState.AWAITING_APPROVAL: "approval",
@@ -57,10 +59,15 @@ class WaveStanding:
             bool(entry.get("approval")),
         )
 
-    def text(self, waves: int) -> str:
-        """Its name, its place among all ``waves``, and its state."""
-        state = _STATES.get(self.state, self.state)
+    def text(self, waves: int, *, ended: bool = False) -> str:
+        """Its name, its place among all ``waves``, and its state. ``ended``: the campaign has, so none is open."""
+        state = self._closed if ended and self.state in _UNFINISHED else _STATES.get(self.state, self.state)
         return f"{self.name} ({self.number + 1} of {waves})" + (f": {state}" if state else "")
+
+    @property
+    def _closed(self) -> str:
+        skipped = max(0, self.size - self.sent)
+        return f"closed: {self.sent:,} sent" + (f", {skipped:,} skipped" if skipped else "")
 
     @property
     def waits_for(self) -> str | None:
@@ -75,11 +82,13 @@ class WaveStanding:
         asks = self.approval or self.state == WaveState.AWAITING_APPROVAL
         return (Role.APPROVER if asks else Role.OPERATOR).value
 
-    def to_json(self, waves: int) -> dict[str, Any]:
-        """The wave as an element of ``waves`` of the overview."""
+    def to_json(self, waves: int, *, ended: bool = False) -> dict[str, Any]:
+        """The wave as an element of ``waves`` of the overview. ``ended``: the campaign has."""
         names = ("number", "name", "size", "sent", "succeeded", "failed", "state", "since", "until")
         shown = {name: getattr(self, name) for name in names}
-        return {**shown, "text": self.text(waves), "waits_for": self.waits_for, "needs_role": self.needs_role}
+        waits = {"waits_for": None, "needs_role": None, "until": None} if ended else {}
+        text = self.text(waves, ended=ended)
+        return {**shown, "text": text, "waits_for": self.waits_for, "needs_role": self.needs_role, **waits}
 
 
 def read(entries: Sequence[Mapping[str, Any]]) -> tuple[WaveStanding, ...]:

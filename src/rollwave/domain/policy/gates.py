@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from rollwave.domain import broker_refusal
 from rollwave.domain.campaign import CampaignStatus
@@ -96,9 +96,10 @@ def wave(facts: Facts) -> Verdict:
     if facts.wave.up_to is None:
         return Verdict(GateName.WAVE, None, "the wave includes all remaining devices", detail=detail)
     room = max(0, facts.wave.up_to - facts.sent)
-    text = f"wave {facts.wave.number + 1} goes up to {facts.wave.up_to:,} devices, and {facts.sent:,} have been sent to"
+    name = f"wave {facts.wave.number + 1}"
+    text = f"{name} has room for {room:,} more devices"
     if not room:
-        text += "; the next wave opens once these have ended and the guardrail holds"
+        text = f"{name} is full; the next one opens when its devices have ended and the guardrail holds"
     return Verdict(GateName.WAVE, room, text, detail=detail)
 
 
@@ -118,8 +119,10 @@ def in_flight(policy: Policy, facts: Facts) -> Verdict:
 def pace_of(policy: Policy, facts: Facts, left: Tokens) -> Verdict:
     """Open if the interval has tokens ``left``."""
     used = 0 if left.opens_interval else facts.interval_used
-    text = f"{policy.rate:,} devices may be claimed in {facts.tick:g} s, and {used:,} have been in this interval"
+    text = f"at most {policy.rate:,} devices in {facts.tick:g} s"
     until = None if left.number else facts.after(left.more_in)
+    if until is not None:
+        text += f"; the next at {until.astimezone(UTC):%H:%M:%S} UTC"
     detail = {"rate": policy.rate, "interval_seconds": facts.tick, "used": used}
     return Verdict(GateName.PACE, left.number, text, until, detail)
 

@@ -116,11 +116,6 @@ class Step:
         return max(0, min(self._left_in_step, self._left_in_intervals))
 
     @property
-    def within_tick(self) -> int:
-        """Number of devices claimed less than a tick ago."""
-        return sum(each.devices for each in self.recent if each.at > self.now - self.tick)
-
-    @property
     def _left_in_step(self) -> int:
         return max(0, math.floor(self.carried + self.share + _ROUNDING) - self.used)
 
@@ -210,16 +205,15 @@ def pace(rule: PaceRule, facts: Facts, rate: Rate | None, step: Step | None) -> 
     if rate is None or step is None or rate.gate is not GateName.PACE:
         detail: dict[str, object] = {"per_minute": rule.per_minute}
         return Verdict(GateName.PACE, None, "the limit on bytes per second is slower than the pace", detail=detail)
-    text = f"{_number(rate.per_minute)} devices a minute may be sent to for the first time"
+    text = f"at most {_number(rate.per_minute)} new devices a minute"
     detail = {"per_minute": round(rate.per_minute, 3), "max_per_minute": rule.per_minute}
     return _of_step(GateName.PACE, facts, step, text, detail)
 
 
 def _of_step(gate: GateName, facts: Facts, step: Step, text: str, detail: Mapping[str, object]) -> Verdict:
     until = None if step.number else facts.after(step.more_in)
-    text += f", and {step.within_tick:,} have been in the last {step.tick:g} s"
     if until is not None:
-        text += f"; the next step begins at {until.astimezone(UTC):%H:%M:%S} UTC"
+        text += f"; the next at {until.astimezone(UTC):%H:%M:%S} UTC"
     return Verdict(gate, step.number, text, until, {**detail, "step_seconds": step.length, "used": step.used})
 
 
@@ -269,7 +263,7 @@ def bytes_(
         return Verdict(GateName.BYTES, 0, text, detail=detail)
     if rate is None or step is None or rate.gate is not GateName.BYTES:
         return Verdict(GateName.BYTES, room, "another download fits the limits on bytes", detail=detail)
-    text = f"by the limit on bytes per second {_number(rate.per_minute)} devices a minute may be sent to"
+    text = f"at most {_number(rate.per_minute)} new devices a minute, by the limit on bytes per second"
     detail["bytes_per_second"] = rule.bytes.per_second
     verdict = _of_step(GateName.BYTES, facts, step, text, detail)
     return verdict if room is None or step.number <= room else Verdict(GateName.BYTES, room, text, detail=detail)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 
 from rollwave.domain import brakes
+from rollwave.domain.brakes import Brake
 from rollwave.domain.policy import windows
 from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule
 from rollwave.domain.policy.facts import Facts
@@ -25,16 +27,21 @@ def stops(policy: Policy, facts: Facts) -> tuple[Verdict, ...]:
 
     While one of them is closed, no command is sent again either, so the campaign's deadlines stand still.
     """
-    found = [halted(facts), freeze(policy, facts)]
-    rule = _schedule_of(policy.document)
+    return stops_of(policy.document, facts.brakes, facts.now)
+
+
+def stops_of(document: PolicyDocument | None, of_tenant: Sequence[Brake], now: datetime) -> tuple[Verdict, ...]:
+    """As :func:`stops`. ``of_tenant``: its halt and freezes that are not over."""
+    found = [halted(of_tenant), freeze(document, of_tenant, now)]
+    rule = _schedule_of(document)
     if rule is not None and (rule.start is not None or rule.end is not None):
-        found.append(schedule(rule, facts.now))
+        found.append(schedule(rule, now))
     return tuple(found)
 
 
-def halted(facts: Facts) -> Verdict:
+def halted(of_tenant: Sequence[Brake]) -> Verdict:
     """Open if sending of the tenant is not halted."""
-    halt = brakes.halt_of(facts.brakes)
+    halt = brakes.halt_of(of_tenant)
     if halt is None:
         return Verdict(GateName.HALTED, None, "sending is not halted")
     text = f"sending is halted since {_utc(halt.start)}"
@@ -44,17 +51,17 @@ def halted(facts: Facts) -> Verdict:
     return Verdict(GateName.HALTED, 0, text, detail=detail)
 
 
-def freeze(policy: Policy, facts: Facts) -> Verdict:
+def freeze(document: PolicyDocument | None, of_tenant: Sequence[Brake], now: datetime) -> Verdict:
     """Open if no freeze of the tenant is in force, or the policy ignores freezes."""
-    in_force = brakes.freezes_in_force(facts.brakes, facts.now)
+    in_force = brakes.freezes_in_force(of_tenant, now)
     if not in_force:
         return Verdict(GateName.FREEZE, None, "no freeze is in force")
     last = in_force[0]
-    if ignores_freezes(policy.document):
+    if ignores_freezes(document):
         text = f"the freeze {last.name} is in force, and the policy ignores freezes"
         return Verdict(GateName.FREEZE, None, text, detail={"name": last.name})
-    until = brakes.thaws_at(facts.brakes, facts.now)
-    text = f"the freeze {last.name} is in force until {_utc(last.end or facts.now)}"
+    until = brakes.thaws_at(of_tenant, now)
+    text = f"the freeze {last.name} is in force until {_utc(last.end or now)}"
     detail: dict[str, object] = {"name": last.name, "by": last.by}
     if last.reason:
         text, detail["reason"] = f"{text}: {last.reason}", last.reason

@@ -117,9 +117,10 @@ class Timeline:
 
 def _is_placed(campaign: Campaign) -> bool:
     """Whether the sizes of the waves of its document are known."""
+    if campaign.document is None:
+        return True
     sizes = {each.number: each.size for each in waves.of(campaign)}
-    document = campaign.document
-    return document is None or all(sizes.get(number) is not None for number in range(len(document.waves)))
+    return all(sizes.get(number) is not None for number in range(len(campaign.document.waves)))
 
 
 def _waves_left(locked: CampaignUnderPolicy, counters: Point) -> list[PlannedWave]:

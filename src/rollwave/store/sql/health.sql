@@ -71,3 +71,8 @@ ORDER BY slot;
 
 -- name: clock
 SELECT EXTRACT(epoch FROM clock_timestamp())::float8;
+
+-- name: single_tenant
+-- Whether there is only one tenant. False too if row-level security hides others from this login.
+SELECT NOT row_security_active('tenants')
+       AND (SELECT count(*) FROM (SELECT DISTINCT tenant_id FROM tenants LIMIT 2) AS t) = 1;

@@ -5,8 +5,12 @@
 -- of a campaign with devices in progress has got further or reported; NULL: unknown. Points of the series say since when no counter that only
 -- reports and deadlines change is another one, and since when devices are in progress. A device that repeats its state extends its deadline to
 -- 1.1 times the progress timeout ($5 seconds if the campaign has none); of these, the $6 with the latest deadlines are looked at.
+-- aborted_by: who aborted a campaign with flat columns; NULL: it is not aborted, or other SQL has aborted it.
 SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted_devices, c.wave, c.sent, c.policy_revision,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed, c.cancelled_at IS NOT NULL AS cancelled,
+       CASE WHEN c.status = 'ABORTED' AND c.policy_revision IS NULL THEN
+           (SELECT (array_agg(h.actor ORDER BY h.id DESC))[1] FROM ota_campaign_history h
+            WHERE h.tenant_id = $1 AND h.campaign_id = c.id AND h.device_id IS NULL AND h.event = 'aborted') END AS aborted_by,
        c.placement ->> 'fault' AS fault, c.from_versions::text AS from_versions, f.version AS firmware_version,
        c.pending AS "PENDING", c.downloading AS "DOWNLOADING", c.installing AS "INSTALLING",
        c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",

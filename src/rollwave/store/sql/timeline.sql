@@ -39,6 +39,27 @@ FROM ota_campaign_points p WHERE p.tenant_id = $1 AND p.campaign_id = $2::bigint
 SELECT EXTRACT(epoch FROM at)::float8 AS at, pending, downloading, installing, succeeded, failed, skipped
 FROM ota_campaign_points WHERE tenant_id = $1 AND campaign_id = $2::bigint ORDER BY at;
 
+-- name: lately
+-- The series of several campaigns ($2) in their last $3 seconds, oldest first: of each of $4 equal parts the last point, and the last
+-- point before them.
+WITH part AS (
+    SELECT c.id, LEAST($3, EXTRACT(epoch FROM statement_timestamp() - f.at)::float8) AS seconds
+    FROM unnest($2::bigint[]) AS c (id)
+    CROSS JOIN LATERAL (SELECT min(p.at) AS at FROM ota_campaign_points p WHERE p.tenant_id = $1 AND p.campaign_id = c.id) AS f
+)
+SELECT DISTINCT ON (s.campaign_id, s.part) s.campaign_id, EXTRACT(epoch FROM s.at)::float8 AS at,
+       s.pending, s.downloading, s.installing, s.succeeded, s.failed, s.skipped
+FROM (
+    SELECT p.*, CASE WHEN part.seconds > 0 THEN
+                     GREATEST(-1, floor($4 - EXTRACT(epoch FROM statement_timestamp() - p.at)::float8 * $4 / part.seconds)) END AS part
+    FROM part
+    JOIN ota_campaign_points p ON p.tenant_id = $1 AND p.campaign_id = part.id
+         AND p.at >= COALESCE((SELECT max(b.at) FROM ota_campaign_points b
+                               WHERE b.tenant_id = $1 AND b.campaign_id = part.id
+                                 AND b.at <= statement_timestamp() - make_interval(secs => $3)), '-infinity')
+) AS s
+ORDER BY s.campaign_id, s.part, s.at DESC;
+
 -- name: remove
 -- Remove the points at the times $3, in microseconds since 1970.
 DELETE FROM ota_campaign_points

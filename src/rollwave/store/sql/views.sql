@@ -49,7 +49,7 @@ LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware
 WHERE c.tenant_id = $1 AND c.id = $2::bigint;
 
 -- name: campaigns
--- Newest first.
+-- Newest first. ended_by: who wrote the last event that ended the campaign; NULL: it has not ended, or other SQL has ended it.
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
        c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout,
@@ -59,10 +59,17 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        EXTRACT(epoch FROM c.cancelled_at)::float8 AS cancelled_at,
        EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
        (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = c.created_by) AS created_by_name,
+       e.ended_by, (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = e.ended_by) AS ended_by_name,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type
 FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+LEFT JOIN LATERAL (
+    -- No LIMIT: with one, PostgreSQL may read the tenant's whole history backwards.
+    SELECT (array_agg(h.actor ORDER BY h.id DESC))[1] AS ended_by
+    FROM ota_campaign_history h
+    WHERE h.tenant_id = $1 AND h.campaign_id = c.id AND h.device_id IS NULL AND h.event IN ('aborted', 'completed')
+      AND c.status IN ('ABORTED', 'COMPLETED')) AS e ON true
 WHERE c.tenant_id = $1 AND ($2::text IS NULL OR c.status = $2) AND ($3::bigint IS NULL OR c.id < $3)
 ORDER BY c.id DESC
 LIMIT $4;
@@ -137,6 +144,17 @@ FROM ota_campaign_history
 WHERE tenant_id = $1 AND campaign_id = $2::bigint
 ORDER BY id DESC
 LIMIT $3;
+
+-- name: brief
+-- What the answer to an action says, from the campaign's own row and its waves: counters, which may be NULL.
+SELECT c.name, c.status, c.cancelled_at IS NOT NULL AS cancelled, f.version AS firmware_version,
+       c.pending AS "PENDING", c.downloading AS "DOWNLOADING", c.installing AS "INSTALLING",
+       c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",
+       ARRAY(SELECT w.name FROM ota_campaign_waves w
+             WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint ORDER BY w.number) AS waves
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+WHERE c.tenant_id = $1 AND c.id = $2::bigint;
 
 -- name: claimed_and_pending
 -- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
