@@ -250,7 +250,13 @@ async def test_search_finds_by_the_beginning_of_ids(pool: Pool, operator: httpx2
     await register(pool)
     campaign = await running_campaign(pool)
     assert "the beginning of their ids" in (await operator.get("/console/search")).text
+    shown = (await operator.get("/console/search?q=pump-010")).text
+    exact = shown.partition("Exact match")[2].partition("</section>")[0]
+    assert "/console/devices/pump-010" in exact
+    assert "version not reported" in exact
+    assert "chip" in exact
     shown = (await operator.get("/console/search?q=pump-01")).text
+    assert "Exact match" not in shown
     assert "/console/devices/pump-010" in shown
     assert f"/console/campaigns/{campaign}" in (await operator.get("/console/search?q=spri")).text
     assert "/console/devices?version=2.4.1" in (await operator.get("/console/search?q=2.4")).text
