@@ -121,11 +121,15 @@ async def test_downloads_have_all_rows_and_formulas_are_text(pool: Pool, operato
     await devices.put_device(pool, "north", "=1+1", device_type="-x", attributes={"site": "a"})
     answer = await operator.get("/console/devices.csv")
     assert answer.headers["Content-Type"].startswith("text/csv")
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="devices.csv"'
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="devices-{today}.csv"'
     written = list(csv.DictReader(io.StringIO(answer.text)))
     assert len(written) == 132
     assert {"'=1+1"} == {row["device_id"] for row in written if "1+1" in row["device_id"]}
-    found = json.loads((await operator.get("/console/devices.json?version=2.1.0")).text)
+    assert {row["device_id"]: row["label.site"] for row in written}["pump-003"] == "b"
+    older = await operator.get("/console/devices.json?version=2.1.0")
+    assert older.headers["Content-Disposition"] == f'attachment; filename="devices-2.1.0-{today}.json"'
+    found = json.loads(older.text)
     assert [row["device_id"] for row in found] == ["pump-001", "pump-002"]
     assert found[0]["version"] == "2.1.0"
     members = list(csv.DictReader(io.StringIO((await operator.get("/console/groups/pumps/devices.csv")).text)))

@@ -104,7 +104,8 @@ async def _download(form: Form, pool: Pool, tenant_id: str, chosen: Filter) -> R
     async def read(cursor: str | None) -> Page:
         return await _find(pool, tenant_id, chosen, limit=PAGE, cursor=cursor)
 
-    return await download(form, "devices", _COLUMNS, read)
+    parts = ("devices", chosen.version, chosen.device_type)
+    return await download(form, parts, _COLUMNS, read, labels="attributes")
 
 
 async def _find(pool: Pool, tenant_id: str, chosen: Filter, *, limit: int, cursor: str | None) -> Page:
