@@ -57,6 +57,7 @@ async def test_before_it_is_started_it_says_what_start_does(north: httpx2.AsyncC
     body = await prepare_campaign_body(north) | {"policy": {"version": 1, "pace": {"per_minute": 60}}}
     path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}"
     found = await seen(north, path)
+    assert found["waves"][0]["state"] == "waiting"  # not open: nothing was started
     assert found["at_start"]["text"] == "The first 3 devices are sent to at once, at most 60 a minute."
     await north.post(f"{path}/start")
     assert (await seen(north, path))["at_start"] is None
@@ -376,7 +377,7 @@ async def test_versions_are_those_of_a_sample_when_the_campaign_is_first_sent(
     await FromVersions(pool).note(campaign_ref(campaign), being_targeted=False)
     assert (await seen(north, path))["from_versions"] == known, "later, a device says what it runs by then"
     [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
-    assert row["from_version"] == "2.3.0"
+    assert row["from_versions"] == ["2.3.0", "2.2.0"]
 
 
 @pytest.mark.parametrize(

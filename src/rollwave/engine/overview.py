@@ -23,7 +23,7 @@ from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.document.emit import to_data
-from rollwave.domain.policy.words import Scope
+from rollwave.domain.policy.words import Scope, WaveState
 from rollwave.engine import explain, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
@@ -199,7 +199,10 @@ def _waves(found: CampaignFacts) -> tuple[WaveStanding, ...]:
     for each, entry in zip(waves_of.read(found.waves), found.waves, strict=True):
         gate = gates.get(each.number)
         until = _soaks_until(entry.get("soak_from"), None if gate is None else gate.soak)
-        read.append(replace(each, until=until, approval=gate is not None and gate.approval))
+        # Placing the devices opens the first wave of a campaign, also of one that was not started.
+        waits = found.status is CampaignStatus.CREATED and each.state == WaveState.OPEN
+        state = WaveState.WAITING.value if waits else each.state
+        read.append(replace(each, until=until, approval=gate is not None and gate.approval, state=state))
     return tuple(read)
 
 
@@ -222,7 +225,7 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "failure_rate": facts.devices.failure_rate,
         "trips_after": None if closest is None or facts.ended else closest.trips_after,
         "waves": len(facts.waves),
-        "from_version": next((each["version"] for each in from_versions(found.from_versions, 1)), None),
+        "from_versions": [each["version"] for each in from_versions(found.from_versions, 1)],
     }
 
 

@@ -126,7 +126,7 @@ async def _file(form: Form, pool: DbPool, tenant_id: str, campaign_id: int, chos
     async def read(cursor: str | None) -> Page:
         return await device_table.pages(pool, tenant_id, campaign_id, chosen, limit=PAGE, cursor=cursor)
 
-    return await download(form, f"campaign-{campaign_id}-devices", _COLUMNS, read)
+    return await download(form, (f"campaign-{campaign_id}-devices", chosen.status or ""), _COLUMNS, read)
 
 
 @router.get("/policy")

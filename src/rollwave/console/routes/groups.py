@@ -71,7 +71,7 @@ async def _download(form: Form, pool: Pool, tenant_id: str, group_id: str) -> Re
         return (await devices.get_group(pool, tenant_id, group_id, limit=PAGE, cursor=cursor)).members
 
     _require_text(group_id)
-    return await download(form, "group", ("device_id",), read)
+    return await download(form, ("group", group_id), ("device_id",), read)
 
 
 def _require_text(group_id: str) -> None:
