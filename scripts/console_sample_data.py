@@ -90,9 +90,12 @@ def devices(overview: Document) -> Document:
                 "error_message": text,
                 "started_at": None if minutes is None else at(minutes),
                 "completed_at": None,
+                "version": overview["version"] if status == "SUCCESS" else "2.3.0",
+                "labels": ["B" if status == "FAILED" else "A"],
             }
             for name, status, attempt, progress, minutes, code, text in rows
         ],
+        "labels": ["revision"],
         "total": overview["devices"]["total"],
         "next": "?cursor=pump-0922",
         "first": None,

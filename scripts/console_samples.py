@@ -34,7 +34,7 @@ def _campaign(number: int, name: str | None, status: str, level: str, headline: 
         "version": "2.4.1",
         "from_versions": [{"version": "2.3.0", "devices": 1100}, {"version": "2.2.4", "devices": 184}],
         "rules": "canary 50, soak 1 h, then early 250, then the rest · 120 a minute · aborts over 10 % failed",
-        "headline": {"level": level, "text": headline},
+        "headline": {"level": level, "rule": "none", "text": headline},
         "stopped_by": [],
         "devices": devices,
         "finished_share": finished / devices["total"] if devices["total"] else 0.0,

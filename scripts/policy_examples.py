@@ -95,7 +95,7 @@ EXAMPLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "ignore_freezes": ("ignore_freezes: true", "commands are sent although a freeze is in force"),
     },
     "window": {
-        "name": ("name: night", "*waiting* says: outside window night until 02:00"),
+        "name": ("name: night", "*waiting* says: window night opens at 02:00 UTC"),
         "kind": ("kind: deny", "nothing is sent in this time, whatever others allow"),
         "cron": ('cron: "0 2 * * 1-5"', "at 02:00 from Monday to Friday"),
         "duration": ("duration: 2h", "from 02:00 to 04:00"),

@@ -113,7 +113,7 @@ async def test_night_windows(north: Installation, clock: Clock, tmp_path: Path) 
     assert "night.yaml is valid" in await reader.runs(policy)
     async with fleet(north, "pump-berlin", "pump-tokyo", "pump-somewhere"):
         await reader.runs(start)
-        await reader.sees(waiting, "outside window night until 2027-01-12 02:00 in Asia/Tokyo")
+        await reader.sees(waiting, "window night opens at 2027-01-12 02:00 in Asia/Tokyo (2027-01-11 17:00 UTC)")
         assert "Europe/Berlin" in await reader.runs(waiting)
         clock.set("2027-01-11T17:00:01Z")
         await reader.sees(done, "pump-tokyo")

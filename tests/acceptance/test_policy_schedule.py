@@ -35,7 +35,7 @@ async def test_windows_open_in_each_devices_zone_and_close_before_the_cutoff(her
     assert entries["window"]["until"] == "2027-01-11T17:00:00Z", "Tokyo is first"
     one = await campaign.explains("dev-tok")
     assert not one["window"]["open"]
-    assert one["window"]["text"] == "outside window night until 2027-01-12 02:00 in Asia/Tokyo"
+    assert one["window"]["text"] == "window night opens at 2027-01-12 02:00 in Asia/Tokyo (2027-01-11 17:00 UTC)"
     assert (one["may_go_now"], one["is"]["may_go_at"]) == (False, "2027-01-11T17:00:00Z")
     here.clock.set("2027-01-11T16:59:00Z")
     await here.rests(0)
@@ -80,7 +80,7 @@ async def test_a_denied_time_wins_and_openings_add_up(here: World) -> None:
     for device in sorted(here.sent):
         await here.report(device, 1, "SUCCESS")
     entries = await campaign.waits(window=2)
-    assert entries["window"]["text"] == "window lunch denies sending until 14:30 in UTC"
+    assert entries["window"]["text"] == "window lunch denies sending until 14:30 UTC"
     await here.rests(2)
     here.clock.set("2027-01-11T14:30:00Z")
     await campaign.is_("COMPLETED")

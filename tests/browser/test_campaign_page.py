@@ -166,6 +166,12 @@ async def test_the_device_table_moves_only_when_its_reader_wants_it(tab: Tab, te
         await tab.sign_in(tenant.keys[Role.VIEWER], page_of(campaign))
         refresh = tab.page.locator("#devices-refresh")
         await expect(refresh).to_have_text(re.compile(r"^\d+ changed · refresh$"), timeout=30_000)
+        await expect(refresh).to_be_visible()
+        note, table = await refresh.bounding_box(), await tab.page.locator("#panel-devices .scroll").bounding_box()
+        assert note is not None
+        assert table is not None
+        assert note["width"] > 0.9 * table["width"], "it stands over the whole table"
+        assert 0 < table["y"] - note["y"] - note["height"] < 60, "right above the table"
         cells = tab.page.locator("#panel-devices tbody .state")
         before = await cells.all_inner_texts()
         await expect(tab.page.locator("#panel-verdict")).to_contain_text("Completed", timeout=30_000)

@@ -168,3 +168,21 @@ async def test_a_hidden_tab_closes_its_stream_and_opens_it_when_it_is_seen(tab: 
     await tab.page.evaluate(see, False)
     await expect(tab.page.locator("#panel-head .sign")).to_have_text("Paused")
     await expect(tab.page.locator("#news")).to_have_text("live")
+
+
+@pytest.mark.parametrize(
+    ("path", "row"), [("/console/devices/pump-1", "Spring release"), ("/console/devices", "pump-1")]
+)
+async def test_on_a_phone_a_row_of_a_table_is_a_card_within_the_screen(
+    make_tab: MakeTab, tenant: Tenant, path: str, row: str
+) -> None:
+    await furnish(tenant)
+    tab = await make_tab(size=NARROW)
+    await tab.sign_in(tenant.keys[Role.VIEWER])
+    await tab.open(path)
+    cells = tab.page.locator("main table.cards tbody tr", has_text=row).first.locator("th, td")
+    assert await cells.count() >= 4
+    for cell in await cells.all():
+        box = await cell.bounding_box()
+        if box is not None:
+            assert (box["x"] >= 0, box["x"] + box["width"] <= NARROW[0]) == (True, True), await cell.inner_text()

@@ -229,3 +229,17 @@ async def test_attributes_that_other_sql_wrote_are_no_labels(
     assert (found["failed"], found["label"]) == (14, None)
     answer = await north.get(f"{path}/overview")
     assert answer.status_code == 200, answer.text
+
+
+async def test_one_failure_shows_the_label_of_the_policy_where_the_device_has_it(pool: Pool, path: str) -> None:
+    await pool.execute("UPDATE ota_device_status SET status = 'PENDING' WHERE status = 'FAILED'")
+    await end(pool, path, A[:1], "FAILED", error_code="E_SPACE", failed_reason="reported")
+    for label, text in (
+        ("revision", "E_SPACE · revision A · from 2.1.0: 1 device"),
+        ("site", "E_SPACE · from 2.1.0: 1 device"),
+        (None, "E_SPACE · from 2.1.0: 1 device"),
+    ):
+        async with tenant_transaction(pool, "north") as connection:
+            kept = causes.TopCauses()
+            found = await kept.read(connection, "north", number_of(path), failed=1, of_policy=label)
+        assert [each.text for each in found] == [text]

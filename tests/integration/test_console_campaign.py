@@ -7,6 +7,8 @@ import json
 import httpx2
 import pytest
 
+from rollwave.console import device_table
+from rollwave.console.device_table import DeviceFilter
 from rollwave.domain.role import Role
 from rollwave.engine import new_campaign, operations
 from rollwave.store import access, devices, firmware
@@ -205,3 +207,26 @@ async def test_pages_are_compressed_for_those_who_take_it(pool: Pool) -> None:
             shown = await client.get(page, headers={"Accept-Encoding": accepted})
             assert shown.headers.get("Content-Encoding") == sent
             assert "Spring release" in shown.text
+
+
+async def test_the_device_table_shows_versions_and_the_labels_of_the_causes(pool: Pool) -> None:
+    page = await prepare(pool)
+    await devices.put_device(
+        *(pool, "north", "pump-0000"),
+        device_type=None,
+        attributes={"revision": "rev-A7"},
+        fields_beside=devices.Fields(version="2.2.0-old", keeps_version=False),
+    )
+    overview = {
+        "campaign_id": int(page.rpartition("/")[2]),
+        "causes": [{"label": "revision=A"}, {"label": None}, {"label": "site="}],
+        "segments": [{"labels": {"revision": "B", "line": "1"}}],
+    }
+    shown = await device_table.read(pool, "north", overview, DeviceFilter(), cursor=None)
+    assert shown["labels"] == ["revision", "site"]
+    assert (shown["rows"][0]["version"], shown["rows"][0]["labels"]) == ("2.2.0-old", ["rev-A7", None])
+    async with signed_in(pool, "north", Role.VIEWER) as client:
+        assert "<td>2.2.0-old</td>" in (await client.get(page)).text
+    await pool.execute("CREATE VIEW rollwave_devices AS SELECT tenant_id, device_id FROM devices")
+    shown = await device_table.read(pool, "north", overview, DeviceFilter(), cursor=None)
+    assert (shown["labels"], len(shown["rows"])) == ([], DEVICES)

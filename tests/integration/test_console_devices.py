@@ -7,12 +7,14 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import httpx2
 import pytest
 
 from rollwave.console.downloads import PAGE, Reader, download
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.role import Role
 from rollwave.engine import new_campaign, operations
 from rollwave.errors import Forbidden
@@ -22,6 +24,7 @@ from rollwave.store.database import Pool
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.page import Page
 from tests.console import signed_in, submit
+from tests.engine import subscribed_listener
 
 HOSTILE = "<script>alert(1)<"
 ESCAPES = "\x1b[31mred\u202e"
@@ -44,7 +47,9 @@ async def register(pool: Pool, tenant: str = "north") -> None:
         await devices.put_device(pool, tenant, device_id, device_type="pump", attributes={}, fields_beside=fields)
 
 
-async def running_campaign(pool: Pool, name: str = "spring", tenant: str = "north") -> int:
+async def running_campaign(
+    pool: Pool, name: str = "spring", tenant: str = "north", policy: PolicyDocument | None = None
+) -> int:
     """A started campaign over the devices. No engine runs, so they wait."""
     found = await firmware.register(
         pool,
@@ -58,7 +63,7 @@ async def running_campaign(pool: Pool, name: str = "spring", tenant: str = "nort
         actor="test",
     )
     new = NewCampaign(name, found.row["id"], "pumps")
-    campaign_id = await new_campaign.create_campaign(pool, tenant, new, actor="test")
+    campaign_id = await new_campaign.create_campaign(pool, tenant, new, actor="test", policy=policy)
     await operations.start_campaign(pool, tenant, campaign_id, actor="test", role=Role.ADMIN)
     return campaign_id
 
@@ -120,11 +125,15 @@ async def test_downloads_have_all_rows_and_formulas_are_text(pool: Pool, operato
     await devices.put_device(pool, "north", "=1+1", device_type="-x", attributes={"site": "a"})
     answer = await operator.get("/console/devices.csv")
     assert answer.headers["Content-Type"].startswith("text/csv")
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="devices.csv"'
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="devices-{today}.csv"'
     written = list(csv.DictReader(io.StringIO(answer.text)))
     assert len(written) == 132
     assert {"'=1+1"} == {row["device_id"] for row in written if "1+1" in row["device_id"]}
-    found = json.loads((await operator.get("/console/devices.json?version=2.1.0")).text)
+    assert {row["device_id"]: row["label.site"] for row in written}["pump-003"] == "b"
+    older = await operator.get("/console/devices.json?version=2.1.0")
+    assert older.headers["Content-Disposition"] == f'attachment; filename="devices-2.1.0-{today}.json"'
+    found = json.loads(older.text)
     assert [row["device_id"] for row in found] == ["pump-001", "pump-002"]
     assert found[0]["version"] == "2.1.0"
     members = list(csv.DictReader(io.StringIO((await operator.get("/console/groups/pumps/devices.csv")).text)))
@@ -140,7 +149,7 @@ async def test_a_download_is_broken_off_after_its_key_is_revoked(pool: Pool) -> 
         return (await devices.get_group(pool, "north", "pumps", limit=PAGE, cursor=cursor)).members
 
     reader = Reader(pool, Grant(tenant, key_id, Role.VIEWER), key_seconds=0)
-    file = aiter((await download("csv", "group", ("device_id",), read, reader)).body_iterator)
+    file = aiter((await download("csv", ("group",), ("device_id",), read, reader)).body_iterator)
     written = [await anext(file) for _ in range(3)]
     assert f"pump-{PAGE:05}" in str(written[2])
     await access.revoke(pool, "north", key_id)
@@ -157,11 +166,32 @@ async def test_a_device_page_says_why_the_device_waits(pool: Pool, operator: htt
     campaign = await running_campaign(pool)
     shown = await operator.get("/console/devices/pump-001")
     assert f'Why it waits in <a href="/console/campaigns/{campaign}">spring</a>' in shown.text
-    assert "no listener is subscribed" in shown.text
+    assert "No listener is subscribed" in shown.text
+    assert "never sent to" in shown.text
+    assert re.search(r"<details[^>]*><summary>All other checks are open", shown.text)
     await operations.abort_campaign(pool, "north", campaign, actor="test", reason=None)
     shown = await operator.get("/console/devices/pump-001")
     assert "Why it waits" not in shown.text
     assert "skipped" in shown.text
+
+
+async def test_a_device_that_waits_in_several_campaigns_has_all_of_them_in_the_order_of_sending(
+    pool: Pool, operator: httpx2.AsyncClient
+) -> None:
+    await register(pool)
+    first = await running_campaign(pool)
+    assert "unfinished campaigns" not in (await operator.get("/console/devices/pump-001")).text
+    later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    policy = PolicyDocument.model_validate({"schedule": {"start": later}})
+    await running_campaign(pool, "summer", policy=policy)
+    async with subscribed_listener(pool):
+        shown = (await operator.get("/console/devices/pump-001")).text
+    summary = shown.partition("In 2 unfinished campaigns")[2].partition("</section>")[0]
+    now, at_last = summary.split("</li>")[:2]
+    assert f'href="#why-{first}">spring' in now
+    assert "may be sent to now" in now
+    assert "summer" in at_last
+    assert "not before <time" in at_last
 
 
 async def test_objects_of_another_tenant_do_not_exist(pool: Pool, operator: httpx2.AsyncClient) -> None:
@@ -244,7 +274,13 @@ async def test_search_finds_by_the_beginning_of_ids(pool: Pool, operator: httpx2
     await register(pool)
     campaign = await running_campaign(pool)
     assert "the beginning of their ids" in (await operator.get("/console/search")).text
+    shown = (await operator.get("/console/search?q=pump-010")).text
+    exact = shown.partition("Exact match")[2].partition("</section>")[0]
+    assert "/console/devices/pump-010" in exact
+    assert "version not reported" in exact
+    assert "chip" in exact
     shown = (await operator.get("/console/search?q=pump-01")).text
+    assert "Exact match" not in shown
     assert "/console/devices/pump-010" in shown
     assert f"/console/campaigns/{campaign}" in (await operator.get("/console/search?q=spri")).text
     assert "/console/devices?version=2.4.1" in (await operator.get("/console/search?q=2.4")).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
@@ -68,12 +68,33 @@ async def test_all_sending_is_halted_and_the_halt_is_lifted(pool: Pool) -> None:
         assert "Sending was not halted." in (await operator.get("/console/brakes")).text
 
 
+async def test_each_page_says_that_sending_is_halted_or_frozen(pool: Pool) -> None:
+    key = await access.create(pool, "north", Role.OPERATOR, name="night shift")
+    now = datetime.now(UTC)
+    async with signed_in(pool, "north", Role.OPERATOR, key=key) as operator, signed_in(pool, "south") as other:
+        assert "Lift the halt" not in (await operator.get("/console/devices")).text
+        await submit(operator, "/console/brakes/halt", "/console/brakes/halt", reason=SCRIPT)
+        await brakes.add_freeze(
+            pool, "north", "sale", now - timedelta(hours=1), now + timedelta(hours=1), actor="test", reason=None
+        )
+        for address in ("/console/campaigns", "/console/devices", "/console/keys", "/console/search?q=x"):
+            shown = (await operator.get(address)).text
+            assert "All sending is halted since" in shown
+            assert "by night shift: &lt;script&gt;" in shown
+            assert "Freeze <q>sale</q> stops sending until" in shown
+            assert 'href="/console/brakes/lift"' in shown
+            assert "is halted" not in (await other.get(address)).text
+        changed = (await operator.get("/console/brakes")).text.partition("Last changes")[2]
+        assert changed.index("Added the freeze sale") < changed.index("Halted")  # the newest first
+
+
 async def test_a_halt_without_a_reason_has_the_prefilled_one(pool: Pool) -> None:
-    async with signed_in(pool, "north", Role.OPERATOR) as operator:
+    key = await access.create(pool, "north", Role.OPERATOR, name="night shift")
+    async with signed_in(pool, "north", Role.OPERATOR, key=key) as operator:
         await submit(operator, "/console/brakes/halt", "/console/brakes/halt", reason="")
         halt = await brakes.halt_of(pool, "north")
         assert halt is not None
-        assert halt.reason == "Halted from the console"
+        assert halt.reason == "Halted by night shift at the console"
 
 
 async def test_freezes_are_added_and_removed(pool: Pool) -> None:

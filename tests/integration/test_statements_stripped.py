@@ -51,6 +51,7 @@ _NAME_NO_TENANT = {
         "brakes.confined",
         "health.tables",
         "health.seen_without_tenant",
+        "health.single_tenant",
         "access.are_a_hosts",
     ),
     # Which transactions write events, of any tenant.

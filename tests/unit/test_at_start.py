@@ -40,11 +40,26 @@ def told(text: str, *brakes: Brake, now: datetime = NOW, heard: bool = True, fir
             "pace: {per_minute: 600, ramp: {from: 30, factor: 2, every_succeeded: 9}}",
             "The first 15 devices are sent to at once, at most 30 a minute.",
         ),
-        (NIGHT, "Nothing is sent before 2026-11-30 01:00 UTC, in 5 h 12."),
+        (NIGHT, "Nothing is sent before 2026-11-30 01:00 UTC, in 5 h 12 min."),
     ],
 )
 def test_what_start_does(text: str, expected: str) -> None:
     assert told(text) == expected
+
+
+def test_a_minute_later_the_answer_is_the_same() -> None:
+    """Streams send an overview when it changes: the present time is no change."""
+    later = NOW + timedelta(minutes=1)
+    rules = policy("pace: {per_minute: 600}")
+    answers = [
+        at_start(rules, Facts(now, CampaignStatus.CREATED, 1.0, Wave(0, None), heard=True), 15) for now in (NOW, later)
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].at_once
+
+
+def test_a_wave_without_devices_sends_nothing() -> None:
+    assert told("", first=0) == "Nothing is sent: the first wave has no devices."
 
 
 def test_inside_a_window_it_says_when_that_closes() -> None:
@@ -65,7 +80,9 @@ def test_a_halt_opens_at_no_time() -> None:
 def test_after_a_freeze_the_window_counts() -> None:
     freeze = Brake(BrakeKind.FREEZE, "sale", NOW, NOW + timedelta(hours=12), "key")
     text = told(NIGHT, freeze)  # until 07:48, when the window of that night is over
-    assert text.startswith("Nothing is sent before 2026-12-01 01:00 UTC, in 29 h 12: the freeze sale is in force until")
+    assert text.startswith(
+        "Nothing is sent before 2026-12-01 01:00 UTC, in 29 h 12 min: the freeze sale is in force until"
+    )
 
 
 def test_without_a_listener_nothing_is_sent() -> None:

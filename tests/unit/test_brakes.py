@@ -92,12 +92,12 @@ NIGHTS = PolicyDocument.model_validate(
 @pytest.mark.parametrize(
     ("zone", "hours", "text"),
     [
-        ("Asia/Tokyo", 0, "outside window night until 2027-01-12 02:00 in Asia/Tokyo"),
-        ("Asia/Tokyo", 8, "outside window night until 02:00 in Asia/Tokyo"),
-        ("Asia/Tokyo", 9.5, "inside the windows until 04:00 in Asia/Tokyo"),
-        (None, -7, "outside window night until 02:00 in UTC"),
-        ("Europe/Atlantis", -7, "outside window night until 02:00 in UTC"),
-        (None, 42, "window off denies sending until 2027-01-14 02:00 in UTC"),
+        ("Asia/Tokyo", 0, "window night opens at 2027-01-12 02:00 in Asia/Tokyo (2027-01-11 17:00 UTC)"),
+        ("Asia/Tokyo", 8, "window night opens at 02:00 in Asia/Tokyo (17:00 UTC)"),
+        ("Asia/Tokyo", 9.5, "inside the windows until 04:00 in Asia/Tokyo (19:00 UTC)"),
+        (None, -7, "window night opens at 02:00 UTC"),
+        ("Europe/Atlantis", -7, "window night opens at 02:00 UTC"),
+        (None, 42, "window off denies sending until 2027-01-14 02:00 UTC"),
     ],
 )
 def test_the_window_says_until_when_in_the_zone_of_the_devices(zone: str | None, hours: float, text: str) -> None:

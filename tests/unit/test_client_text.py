@@ -32,6 +32,6 @@ def test_escaped_text_contains_no_control_character(text: str) -> None:
     assert visible(shown) == shown
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (42.4, "42 s"), (170, "3 min"), (7500, "2 h 05")])
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (42.4, "42 s"), (170, "3 min"), (7500, "2 h 5 min")])
 def test_durations_are_shown_in_plain_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -286,7 +286,7 @@ def test_an_aborted_campaign_without_devices_in_progress_cannot_be_cancelled() -
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (720, "12 min"), (7500, "2 h 05"), (180_000, "2 d")],
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (720, "12 min"), (7200, "2 h"), (7500, "2 h 5 min"), (180_000, "2 d")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert texts.duration(seconds) == text

@@ -24,8 +24,8 @@ from rollwave.domain.execution import ExecutionStatus
 
 app = typer.Typer(no_args_is_help=True)
 
-_NARROW = 120
-"""Below this many columns of the terminal, a list leaves out what `show` tells."""
+_NARROW, _WIDE = 120, 170
+"""Columns of the terminal. On a narrower one, a list leaves out what `show` tells: below 170 only the forecast."""
 
 app.command(
     epilog=examples(
@@ -76,10 +76,12 @@ def list_(
 
 
 def _that_fit(columns: Mapping[str, Column], rows: list[dict[str, Any]]) -> dict[str, Column]:
-    narrow = shutil.get_terminal_size().columns < _NARROW
-    left_out = {"VERSION", "SUCCEEDED", "REASON"} | (
-        {"WAVE", "FORECAST", "GROUP", "DEVICES", "CREATED"} if narrow else set()
-    )
+    width = shutil.get_terminal_size().columns
+    left_out = {"VERSION", "SUCCEEDED", "REASON"}
+    if width < _WIDE:
+        left_out.add("FORECAST")
+    if width < _NARROW:
+        left_out |= {"WAVE", "GROUP", "DEVICES", "CREATED"}
     empty = {name for name, column in columns.items() if callable(column) and not any(column(row) for row in rows)}
     return {name: column for name, column in columns.items() if name not in left_out | empty}
 
@@ -134,6 +136,8 @@ def devices(
         "CODE": "error_code",
         "ERROR": "error_message",
     }
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < _NARROW:
+        del columns["STARTED"]
     print_page(answer, output, "devices", columns, empty="No such devices.")
 
 

@@ -38,6 +38,7 @@ Output = Annotated[
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of rows.")]
 
+_WORD = 16  # characters: a column of words up to this length does not break
 _UNCUT = 10_000  # columns: nothing is cut off in a file or a pipe
 
 
@@ -110,7 +111,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(_is_number(row[index].plain) for row in cells if row[index].plain)
-        whole = numeric or all(_is_moment(row[index].plain) for row in cells)
+        whole = numeric or all(len(row[index].plain) <= _WORD or _is_moment(row[index].plain) for row in cells)
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in cells:
         drawn.add_row(*row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -10,9 +10,13 @@ from urllib.parse import urlencode
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.store import campaign_devices
 from rollwave.store.database import Pool
+from rollwave.store.device_labels import Labels
+from rollwave.store.labels import LabelsUnavailable
 from rollwave.store.page import Page
 
 ROWS = 20
+MAX_LABELS = 2
+"""Maximum number of columns with labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +59,32 @@ class DeviceFilter:
         return campaign_devices.Filter(self.status, self.code, None, None, label, self.from_version)
 
 
+def shown_labels(overview: Mapping[str, Any]) -> list[str]:
+    """The keys of the labels that guardrails and causes of a campaign speak of."""
+    of_causes = [each["label"].partition("=")[0] for each in overview["causes"] if each["label"]]
+    of_segments = [key for each in overview["segments"] for key in sorted(each["labels"])]
+    return list(dict.fromkeys([*of_causes, *of_segments]))[:MAX_LABELS]
+
+
 async def read(
-    pool: Pool, tenant_id: str, campaign_id: int, chosen: DeviceFilter, *, cursor: str | None
+    pool: Pool, tenant_id: str, overview: Mapping[str, Any], chosen: DeviceFilter, *, cursor: str | None
 ) -> dict[str, Any]:
-    """The values of the panel.
+    """The values of the panel. ``overview``: of the campaign.
 
     Raises:
         NotFound: this tenant has no such campaign.
         LabelsUnavailable: the host's view of its devices cannot be used.
     """
+    campaign_id = overview["campaign_id"]
     found = await campaign_devices.find(pool, tenant_id, campaign_id, chosen.of_rows, limit=ROWS, cursor=cursor)
+    try:
+        labels = await campaign_devices.labels(pool, tenant_id, [row["device_id"] for row in found.rows])
+    except LabelsUnavailable:  # the table is of use without them
+        labels = {}
+    keys = shown_labels(overview)
     return {
-        "rows": found.rows,
+        "rows": [row | _labels(labels.get(row["device_id"]), keys) for row in found.rows],
+        "labels": keys if labels else [],
         "total": found.total,
         "next": chosen.query(cursor=found.next_cursor) if found.next_cursor is not None else "",
         "first": chosen.query() if cursor is not None else None,
@@ -76,6 +94,12 @@ async def read(
         "cause": chosen.cause,
         "code": chosen.code or "",
     }
+
+
+def _labels(device: Labels | None, keys: Sequence[str]) -> dict[str, Any]:
+    if device is None:
+        return {"version": None, "labels": [None for _ in keys]}
+    return {"version": device.version, "labels": [device.of.get(key) for key in keys]}
 
 
 async def pages(

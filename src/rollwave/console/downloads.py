@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fastapi.responses import StreamingResponse
@@ -22,6 +24,9 @@ Form = Literal["csv", "json"]
 
 PAGE = 1000
 """Rows that are read at a time."""
+
+MAX_LABELS = 20
+"""Maximum number of labels with a column of their own: the first in order, of the devices of the first page."""
 
 NextPage: TypeAlias = Callable[[Any], Awaitable[Page]]
 """Reads the page after a cursor; None: the first one."""
@@ -44,21 +49,40 @@ class Reader(NamedTuple):
         return await access.recheck(self.pool, self.grant.tenant_id, self.grant.key_id) is not None
 
 
-async def download(form: Form, name: str, columns: Sequence[str], read: NextPage, reader: Reader) -> StreamingResponse:
+async def download(
+    form: Form, parts: Sequence[str], columns: Sequence[str], read: NextPage, reader: Reader, *, labels: str = ""
+) -> StreamingResponse:
     """All rows of a list as a file. The first page is read before the answer begins, so that its errors are shown.
 
-    If the key expires or is revoked meanwhile, the connection is broken off: the file must not look complete.
+    Args:
+        parts: of the file's name, which ends with the date. Empty ones are left out.
+        reader: if their key expires or is revoked meanwhile, the connection is broken off: the file must not look
+            complete.
+        labels: the column with labels, of which each gets a column of its own in CSV, beside that with all of them.
     """
-    pages = _pages(await read(None), read, reader)
-    write = _csv(columns, pages) if form == "csv" else _json(columns, pages)
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    began = await read(None)
+    pages = _pages(began, read, reader)
+    write = _csv(columns, began, pages, labels) if form == "csv" else _json(columns, pages)
+    headers = {"Content-Disposition": f'attachment; filename="{file_name(parts, datetime.now(UTC))}.{form}"'}
     return StreamingResponse(write, media_type=_TYPES[form], headers=headers)
 
 
-async def _csv(columns: Sequence[str], pages: _Pages) -> AsyncIterator[str]:
-    yield _line(columns)
+def file_name(parts: Sequence[str], at: datetime) -> str:
+    """The name of a file from its parts and the date, such as ``devices-2.1.0-2026-11-29``."""
+    plain = [re.sub(r"[^A-Za-z0-9._]+", "-", each).strip("-.")[:60] for each in parts]
+    return "-".join([*(each for each in plain if each), f"{at:%Y-%m-%d}"])
+
+
+async def _csv(columns: Sequence[str], began: Page, pages: _Pages, labels: str) -> AsyncIterator[str]:
+    keys = sorted({key for row in began.rows for key in row.get(labels) or {}})[:MAX_LABELS]
+    yield _line([*columns, *(_cell(f"label.{key}") for key in keys)])
     async for rows in pages:
-        yield "".join(_line([_cell(row.get(column)) for column in columns]) for row in rows)
+        yield "".join(_line([_cell(each) for each in _values(row, columns, labels, keys)]) for row in rows)
+
+
+def _values(row: dict[str, Any], columns: Sequence[str], labels: str, keys: Sequence[str]) -> list[object]:
+    own = row.get(labels) or {}
+    return [*(row.get(column) for column in columns), *(own.get(key) for key in keys)]
 
 
 async def _json(columns: Sequence[str], pages: _Pages) -> AsyncIterator[str]:

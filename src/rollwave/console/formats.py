@@ -59,6 +59,12 @@ def utc(value: datetime | str | None) -> str:
     return NONE if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def brief(value: datetime, now: datetime | None = None) -> str:
+    """A time to the minute in UTC, with its date if that is not today: "01:24 UTC". ``now``: None: the present."""
+    there, today = value.astimezone(UTC), (now or datetime.now(UTC)).astimezone(UTC)
+    return f"{there:%H:%M} UTC" if there.date() == today.date() else f"{there:%Y-%m-%d %H:%M} UTC"
+
+
 def iso(value: datetime | str | None) -> str:
     """A time for the attribute ``datetime``."""
     moment = _moment(value)

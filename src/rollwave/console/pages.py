@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,10 +17,12 @@ from rollwave.console.addresses import LOGIN, here, page_of
 from rollwave.console.session import VISITOR, Session, drop_cookie, keeper, set_cookie
 from rollwave.console.static_files import StaticFiles
 from rollwave.domain.role import Role
+from rollwave.store import brakes
 
 THEMES = ("system", "light", "dark")
 THEME = "rollwave_theme"
 FLASH = "rollwave_flash"
+_BRAKES_SHOWN = 3
 _FLASH_SECONDS = timedelta(seconds=60)
 
 NAVIGATION = (
@@ -85,6 +87,8 @@ async def page(
 ) -> HTMLResponse:
     """A page, or one block of it. A pending flash line is shown once."""
     context = await _context(request)
+    if block is None:
+        context["brakes"] = await _brakes(request, context["session"])
     body = render(request, template, {**context, **(values or {})}, block=block)
     response = HTMLResponse(body, status, dict(headers or {}))
     if context["flash"]:
@@ -129,6 +133,16 @@ async def _context(request: Request) -> dict[str, Any]:
         "theme": theme if theme in THEMES else THEMES[0],
         "themes": THEMES,
     }
+
+
+async def _brakes(request: Request, session: Session | None) -> Sequence[Mapping[str, Any]]:
+    """The halt and the freezes that every page says are in force."""
+    if session is None:
+        return ()
+    try:
+        return await brakes.in_force(request.app.state.pool, session.tenant_id, limit=_BRAKES_SHOWN)
+    except Exception:  # noqa: BLE001  the page that says that the database is unavailable
+        return ()
 
 
 def slug(text: str) -> str:

@@ -61,8 +61,12 @@ async def of(pool: Pool, tenant_id: str, campaign_id: int, by: By) -> Causes:
         return await read(connection, tenant_id, campaign_id, by, limit=MAX_READ)
 
 
-async def read(connection: Connection, tenant_id: str, campaign_id: int, by: By, *, limit: int) -> Causes:
+async def read(
+    connection: Connection, tenant_id: str, campaign_id: int, by: By, *, limit: int, of_policy: str | None = None
+) -> Causes:
     """The causes of a campaign's last ``limit`` failures, read in the caller's transaction.
+
+    ``of_policy``: the label by which a guardrail of the campaign parts the devices. It is taken if none is the best.
 
     Raises:
         LabelsUnavailable: the host's view of its devices cannot be used.
@@ -71,7 +75,9 @@ async def read(connection: Connection, tenant_id: str, campaign_id: int, by: By,
     if by.best_label and failures.last:
         size = min(limit, MAX_SAMPLE)
         succeeded = await causes.labels_of_succeeded(connection, tenant_id, campaign_id, limit=size)
-        by = replace(by, label=best_label([each.labels for each in failures.last[:size]], succeeded))
+        best = best_label([each.labels for each in failures.last[:size]], succeeded)
+        known = any(of_policy in each.labels for each in failures.last)
+        by = replace(by, label=best or (of_policy if known else None))
     read = len(failures.last)
     return Causes(failures.failed, read, by, group(failures.last, by), sampled_text(read, failures.failed))
 
@@ -93,8 +99,18 @@ class TopCauses:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
 
-    async def read(self, connection: Connection, tenant_id: str, campaign_id: int, *, failed: int) -> Sequence[Cause]:
+    async def read(
+        self,
+        connection: Connection,
+        tenant_id: str,
+        campaign_id: int,
+        *,
+        failed: int,
+        of_policy: str | None = None,
+    ) -> Sequence[Cause]:
         """The ``TOP`` causes of the last ``TOP_READ`` failures. ``failed``: the campaign's counter of failed devices.
+
+        ``of_policy``: as :func:`read` takes it.
 
         While devices fail, they are at most 20 times as old as reading them took. If the host's view of its devices
         cannot be used, failures are grouped by code alone.
@@ -105,7 +121,7 @@ class TopCauses:
         kept = self._kept.get(key)
         if kept is None or not kept.holds(failed):
             began = time.monotonic()
-            found = await top(connection, tenant_id, campaign_id)
+            found = await top(connection, tenant_id, campaign_id, of_policy)
             now = time.monotonic()
             kept = self._kept[key] = _Kept(found, failed, now, now - began)
             self._kept.move_to_end(key)
@@ -114,11 +130,11 @@ class TopCauses:
         return kept.causes.found[:TOP]
 
 
-async def top(connection: Connection, tenant_id: str, campaign_id: int) -> Causes:
+async def top(connection: Connection, tenant_id: str, campaign_id: int, of_policy: str | None = None) -> Causes:
     """The causes of the last ``TOP_READ`` failures; by code alone if the host's view of its devices cannot be used."""
     await connection.execute("SAVEPOINT rollwave_causes")  # an error in the host's view would end the transaction
     try:
-        found = await read(connection, tenant_id, campaign_id, By(), limit=TOP_READ)
+        found = await read(connection, tenant_id, campaign_id, By(), limit=TOP_READ, of_policy=of_policy)
     except LabelsUnavailable:
         await connection.execute("ROLLBACK TO SAVEPOINT rollwave_causes")
         failures = await causes.failures(connection, tenant_id, campaign_id, limit=TOP_READ, with_labels=False)

@@ -23,6 +23,7 @@ from rollwave.domain.overview.segments import SegmentStanding, worst_first
 from rollwave.domain.overview.waves import WaveStanding
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.words import Scope, WaveState
 from rollwave.engine import explain, timeline
 from rollwave.engine.causes import TopCauses
 from rollwave.engine.explain import WaitingDevices
@@ -98,7 +99,9 @@ async def overview(
         waiting = await explain.count_devices(connection, row, settings, shown=shown, most=MOST_CLAIMED_READ)
         events = await views.latest_events(connection, tenant_id, campaign_id, limit=EVENTS_SHOWN)
         failed = shown["status_breakdown"]["FAILED"]
-        top = await (causes or TopCauses()).read(connection, tenant_id, campaign_id, failed=failed)
+        top = await (causes or TopCauses()).read(
+            connection, tenant_id, campaign_id, failed=failed, of_policy=_label_of_policy(row)
+        )
         ahead = await timeline.outlook(connection, row.row, settings)
     more = {
         "rules": _rules(row, settings),
@@ -118,6 +121,13 @@ def _at_start(campaign: CampaignUnderPolicy, found: CampaignFacts, settings: Set
         first = found.row["total_devices"]
     facts = campaign.facts(settings, heard=campaign.row.heard(settings.listener_slots))
     return asdict(at_start(campaign.policy, facts, first))
+
+
+def _label_of_policy(campaign: CampaignUnderPolicy) -> str | None:
+    """The first label by which a guardrail parts the devices. None: none does."""
+    document = campaign.row.document
+    rules = () if document is None else document.guardrails or ()
+    return next((key for rule in rules if rule.scope is Scope.SEGMENT for key in rule.per or ()), None)
 
 
 def _rules(campaign: CampaignUnderPolicy, settings: Settings) -> str:
@@ -170,15 +180,15 @@ def overview_facts(found: CampaignFacts, settings: Settings) -> OverviewFacts:
     )
 
 
+def _seconds(since: float | None, now: float) -> float | None:
+    return None if since is None else now - since
+
+
 def _guardrails(found: CampaignFacts, waves: Sequence[WaveStanding]) -> list[GuardrailStanding]:
     read = [GuardrailStanding.read(each, waves) for each in found.guardrails]
     if found.status is CampaignStatus.ABORTED and found.row["policy_revision"] is None:
         return [with_reason(each, found.row["status_reason"]) for each in read]
     return read
-
-
-def _seconds(since: datetime | None, now: datetime) -> float | None:
-    return None if since is None else (now - since).total_seconds()
 
 
 def _waves(found: CampaignFacts) -> tuple[WaveStanding, ...]:
@@ -189,7 +199,10 @@ def _waves(found: CampaignFacts) -> tuple[WaveStanding, ...]:
     for each, entry in zip(waves_of.read(found.waves), found.waves, strict=True):
         gate = gates.get(each.number)
         until = _soaks_until(entry.get("soak_from"), None if gate is None else gate.soak)
-        read.append(replace(each, until=until, approval=gate is not None and gate.approval))
+        # Placing the devices opens the first wave of a campaign, also of one that was not started.
+        waits = found.status is CampaignStatus.CREATED and each.state == WaveState.OPEN
+        state = WaveState.WAITING.value if waits else each.state
+        read.append(replace(each, until=until, approval=gate is not None and gate.approval, state=state))
     return tuple(read)
 
 
@@ -212,7 +225,7 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "failure_rate": facts.devices.failure_rate,
         "trips_after": None if closest is None or facts.ended else closest.trips_after,
         "waves": len(facts.waves),
-        "from_version": next((each["version"] for each in from_versions(found.from_versions, 1)), None),
+        "from_versions": [each["version"] for each in from_versions(found.from_versions, 1)],
     }
 
 

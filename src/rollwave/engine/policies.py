@@ -40,7 +40,7 @@ class PolicyInForce:
     """A policy as a campaign has it.
 
     ``data``: the document; if ``flat``, the campaign's flat columns as a document. ``revision``, ``by``, ``at`` and
-    ``reason`` say who wrote it, when and why; None: it is flat, or other SQL wrote it. ``by_name``: the name of the key.
+    ``reason`` say who wrote it, when and why; None: it is flat, or other SQL wrote it. ``by_name``: of the key.
     """
 
     data: object

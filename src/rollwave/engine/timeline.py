@@ -22,7 +22,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, timeline, waves
 from rollwave.store.campaign_rows import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.moments import Document
+from rollwave.store.moments import Document, moment
 from rollwave.store.overview import CampaignFacts
 from rollwave.store.timeline import Now
 from rollwave.store.waves import WaveRow
@@ -172,7 +172,7 @@ async def forecasts(connection: Connection, tenant_id: str, found: Mapping[int, 
 
 
 def _listed_facts(found: CampaignFacts, points: list[Point]) -> ForecastFacts:
-    now: datetime = found.row["read_at"]
+    now = moment(found.row["read_at"])
     points = [each for each in points if each.at < now]
     if found.row["PENDING"] is not None:
         points.append(_present_point(found, now))

@@ -175,6 +175,18 @@ async def lifted_by(connection: Connection, tenant_id: str, kind: BrakeKind, nam
     return actor
 
 
+async def in_force(pool: Pool, tenant_id: str, *, limit: int) -> list[Document]:
+    """The halt and the freezes that stop the tenant's sending now, the halt first."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return [with_moments(row) for row in await connection.fetch(_sql["in_force"], tenant_id, limit)]
+
+
+async def name_of_key(pool: Pool, tenant_id: str, key_id: str) -> str:
+    """The name of an API key of the tenant; its id, if it has none."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return await connection.fetchval(_sql["name_of_key"], tenant_id, key_id) or key_id
+
+
 async def changes(pool: Pool, tenant_id: str, *, limit: int) -> list[Document]:
     """The last changes of the tenant's brakes, newest first: when, what, by whom and why."""
     async with tenant_transaction(pool, tenant_id) as connection:

@@ -90,6 +90,16 @@ async def find(
         return Found(rows, await devices.count(), rows[-1]["device_id"] if len(records) > limit else None)
 
 
+async def labels(pool: Pool, tenant_id: str, device_ids: Sequence[str]) -> dict[str, device_labels.Labels]:
+    """The labels of a page of devices, by id.
+
+    Raises:
+        LabelsUnavailable: the host's view of its devices cannot be used.
+    """
+    async with tenant_transaction(pool, tenant_id, timeout=_SECONDS) as connection:
+        return await device_labels.read(connection, tenant_id, device_ids)
+
+
 async def _by_labels(devices: _Devices, limit: int, cursor: str | None) -> Found:
     """Read devices in batches, until the page is full or the maximum is reached."""
     rows: list[Document] = []

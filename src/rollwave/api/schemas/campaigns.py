@@ -246,8 +246,8 @@ class ListedCampaign(Campaign):
         description="Who ended it: the id of an API key, or `engine`; null: it has not ended, or other SQL ended it"
     )
     ended_by_name: str | None = Field(description="Name of that key; null: it has none")
-    from_version: str | None = Field(
-        description="The most common version of its devices when it was first sent; null: unknown"
+    from_versions: list[str] = Field(
+        description="Versions of its devices when it was first sent, the most common first; empty: unknown"
     )
 
 

@@ -56,7 +56,8 @@ class AtStart(BaseModel):
     """What starting a campaign does now."""
 
     text: str = Field(description="In sentences. It may have texts of operators, so escape it")
-    sends_at: Moment | None = Field(description="When devices are sent to first; null: nobody can say")
+    at_once: bool = Field(description="Whether devices are sent to immediately")
+    sends_at: Moment | None = Field(description="When devices are sent to first; null: at once, or nobody can say")
 
 
 class AlsoIn(BaseModel):

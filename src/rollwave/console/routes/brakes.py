@@ -26,8 +26,6 @@ ROWS = 100
 CHANGES = 10
 """The last changes that the page shows."""
 ADDRESS = "/console/brakes"
-REASON = "Halted from the console"
-"""What the field for the reason of a halt has in it, so that a halt needs no typing."""
 
 
 @router.get("/brakes")
@@ -73,13 +71,18 @@ async def _reach(pool: Pool, settings: Settings, session: Session) -> brakes.Rea
 async def ask_halt(request: Request, pool: DbPool, settings: ServerSettings, session: Operator) -> Response:
     """The question before all sending is halted."""
     reach = await _reach(pool, settings, session)
-    return await page(request, "confirm/halt.html", {"reach": reach, "reason": REASON})
+    return await page(request, "confirm/halt.html", {"reach": reach, "reason": await _reason(pool, session)})
+
+
+async def _reason(pool: Pool, session: Session) -> str:
+    """What the field for the reason of a halt has in it, so that a halt needs no typing."""
+    return f"Halted by {await brakes.name_of_key(pool, session.tenant_id, session.key_id)} at the console"
 
 
 @router.post("/brakes/halt")
 async def halt(request: Request, pool: DbPool, settings: ServerSettings, session: Operator) -> Response:
     """Halt all sending of the tenant."""
-    reason = forms.first(await forms.fields(request), "reason") or REASON
+    reason = forms.first(await forms.fields(request), "reason") or await _reason(pool, session)
     read = forms.check(HaltIn, {"reason": reason})
     if not isinstance(read, HaltIn):
         raise InvalidInput(read.get("reason", "cannot be read"), field="reason")

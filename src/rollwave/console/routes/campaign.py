@@ -67,7 +67,7 @@ async def campaign_page(
     hub: Hub = request.app.state.hub
     snapshot = await hub.read(session.tenant_id, campaign_id)
     try:
-        devices = await device_table.read(pool, session.tenant_id, campaign_id, chosen, cursor=cursor)
+        devices = await device_table.read(pool, session.tenant_id, snapshot.document, chosen, cursor=cursor)
     except LabelsUnavailable as error:
         raise Conflict(str(error), hint="Correct the view; `rollwave doctor` checks it.") from error
     overview = snapshot.document
@@ -127,7 +127,8 @@ async def _file(form: Form, pool: DbPool, session: Session, campaign_id: int, ch
     async def read(cursor: str | None) -> Page:
         return await device_table.pages(pool, session.tenant_id, campaign_id, chosen, limit=PAGE, cursor=cursor)
 
-    return await download(form, f"campaign-{campaign_id}-devices", _COLUMNS, read, Reader(pool, session.grant))
+    parts = (f"campaign-{campaign_id}-devices", chosen.status or "")
+    return await download(form, parts, _COLUMNS, read, Reader(pool, session.grant))
 
 
 @router.get("/policy")

@@ -15,7 +15,7 @@ from rollwave.console.rights import Viewer
 from rollwave.console.route import ConsoleRoute
 from rollwave.console.session import Session
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import TERMINAL
+from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.engine import explain
 from rollwave.engine.explain import Explanation
 from rollwave.errors import InvalidInput, NotFound
@@ -29,8 +29,8 @@ router = APIRouter(route_class=ConsoleRoute)
 ROWS = 100
 _COLUMNS = ("device_id", "device_type", "version", "time_zone", "last_seen", "attributes")
 _SHOWN_GROUPS, _CAMPAIGNS = 50, 50
-_EXPLAINED = 3
-"""Maximum number of running campaigns of a device that its page explains."""
+_EXPLAINED = 10
+"""Maximum number of unfinished campaigns of a device that its page explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ async def _download(form: Form, pool: Pool, session: Session, chosen: Filter) ->
     async def read(cursor: str | None) -> Page:
         return await _find(pool, session.tenant_id, chosen, limit=PAGE, cursor=cursor)
 
-    return await download(form, "devices", _COLUMNS, read, Reader(pool, session.grant))
+    parts = ("devices", chosen.version, chosen.device_type)
+    return await download(form, parts, _COLUMNS, read, Reader(pool, session.grant), labels="attributes")
 
 
 async def _find(pool: Pool, tenant_id: str, chosen: Filter, *, limit: int, cursor: str | None) -> Page:
@@ -161,10 +162,21 @@ async def _registered(pool: Pool, tenant_id: str, device_id: str) -> dict[str, A
 async def _explained(
     pool: Pool, settings: Settings, tenant_id: str, device_id: str, campaigns: list[dict[str, Any]]
 ) -> list[tuple[dict[str, Any], Explanation]]:
-    """The newest campaigns in which the device is not finished, each with its explanation."""
+    """The newest campaigns in which the device is not finished, explained, in the order in which they may go."""
     ended = {CampaignStatus.COMPLETED, CampaignStatus.ABORTED}
     going_on = [each for each in campaigns if each["status"] not in TERMINAL and each["campaign_status"] not in ended]
-    return [
+    explained = [
         (each, await explain.explain_device(pool, settings, tenant_id, each["campaign_id"], device_id))
         for each in going_on[:_EXPLAINED]
     ]
+    return sorted(explained, key=lambda each: _turn(each[1]))
+
+
+def _turn(found: Explanation) -> tuple[int, float]:
+    """The place of a campaign in the order in which the campaigns of a device may go."""
+    if found.status is not ExecutionStatus.PENDING:
+        return 0, 0.0
+    if found.may_go_now:
+        return 1, 0.0
+    known = [each.until.timestamp() for each in found.checks if not each.open and each.until is not None]
+    return (2 if found.may_go_at is not None else 3), max(known, default=0.0)

@@ -72,7 +72,7 @@ async def _download(form: Form, pool: Pool, session: Session, group_id: str) -> 
         return (await devices.get_group(pool, session.tenant_id, group_id, limit=PAGE, cursor=cursor)).members
 
     _require_text(group_id)
-    return await download(form, "group", ("device_id",), read, Reader(pool, session.grant))
+    return await download(form, ("group", group_id), ("device_id",), read, Reader(pool, session.grant))
 
 
 def _require_text(group_id: str) -> None:

@@ -24,9 +24,13 @@ _MAX_STEPS = 50
 
 @dataclass(frozen=True, slots=True)
 class AtStart:
-    """``text``: what Start does, in sentences. ``sends_at``: when devices are sent to first; None: nobody can say."""
+    """``text``: what Start does, in sentences. ``at_once``: devices are sent to immediately.
+
+    ``sends_at``: when devices are sent to first, if that is later; None: at once, or nobody can say.
+    """
 
     text: str
+    at_once: bool
     sends_at: datetime | None
 
 
@@ -48,13 +52,17 @@ def at_start(policy: Policy, facts: Facts, first: int | None) -> AtStart:
         reason = reason or closed[0]
         lasting = next((each for each in closed if each.until is None), None)
         if lasting is not None:
-            return AtStart(f"Nothing is sent: {lasting.text}.", None)
+            return AtStart(f"Nothing is sent: {lasting.text}.", at_once=False, sends_at=None)
         at = max(each.until for each in closed if each.until is not None)
     if reason is not None:
         wait = duration((at - now).total_seconds())
         why = "" if reason.gate is GateName.WINDOW else f": {reason.text}"  # which would repeat the time
-        return AtStart(f"Nothing is sent before {clock(at, now)}, in {wait}{why}.{_own_zones(policy)}", at)
-    return AtStart(f"{_open_until(policy, now)}{_first(policy, first, facts.tick)}{_own_zones(policy)}", now)
+        text = f"Nothing is sent before {clock(at, now)}, in {wait}{why}.{_own_zones(policy)}"
+        return AtStart(text, at_once=False, sends_at=at)
+    if first == 0:
+        return AtStart("Nothing is sent: the first wave has no devices.", at_once=False, sends_at=None)
+    text = f"{_open_until(policy, now)}{_first(policy, first, facts.tick)}{_own_zones(policy)}"
+    return AtStart(text, at_once=True, sends_at=None)
 
 
 def _gates(policy: Policy, facts: Facts) -> Sequence[Verdict]:

@@ -25,14 +25,14 @@ def are(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in a readable form: ``42 s``, ``3 min``, ``2 h 05``, ``3 d``."""
+    """Seconds in a readable form: ``42 s``, ``3 min``, ``2 h 5 min``, ``3 d``."""
     if seconds < _SECONDS_UP_TO:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < _MINUTES_UP_TO:
         return f"{minutes} min"
     if minutes < _HOURS_UP_TO * 60:
-        return f"{minutes // 60} h {minutes % 60:02}"
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
     return f"{minutes // (24 * 60)} d"
 
 

@@ -107,15 +107,19 @@ def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> 
     detail: dict[str, object] = {"time_zone": name}
     if zone is not None and device is None and any(each.differs_by_device for each in rule.windows):
         detail["unknown_time_zone"] = zone
-    until = "" if found.until is None else f" until {_local(found.until, shown, now)} in {name}"
+    until = None if found.until is None else _local(found.until, shown, now)
     if found.open:
-        return Verdict(GateName.WINDOW, None, f"inside the windows{until}", detail=detail)
+        text = f"inside the windows{f' until {until}' if until else ''}"
+        return Verdict(GateName.WINDOW, None, text, detail=detail)
     allowing = [each.name for each in rule.windows if each.kind is windows.WindowKind.ALLOW]
     if found.denied_by is not None:
-        text = f"window {found.denied_by} denies sending"
-    else:
+        text = f"window {found.denied_by} denies sending{f' until {until}' if until else ''}"
+    elif until is None:
         text = f"outside window{'s' * (len(allowing) > 1)} {', '.join(allowing)}"
-    return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)
+    else:
+        several = len(allowing) > 1
+        text = f"{'one of the windows' if several else 'window'} {', '.join(allowing)} opens at {until}"
+    return Verdict(GateName.WINDOW, 0, text, found.until, detail)
 
 
 def window_closes(document: PolicyDocument | None, now: datetime) -> datetime | None:
@@ -136,6 +140,8 @@ def _utc(time: datetime) -> str:
 
 
 def _local(time: datetime, zone: tzinfo, now: datetime) -> str:
-    there = time.astimezone(zone)
-    same_day = there.date() == now.astimezone(zone).date()
-    return f"{there:%H:%M}" if same_day else f"{there:%Y-%m-%d %H:%M}"
+    """A time in a zone, and in UTC beside it; without the date where that is today in both."""
+    name, zones = windows.zone_name(zone), (zone, UTC)
+    today = all(time.astimezone(each).date() == now.astimezone(each).date() for each in zones)
+    there, in_utc = (f"{time.astimezone(each):{'%H:%M' if today else '%Y-%m-%d %H:%M'}}" for each in zones)
+    return f"{in_utc} UTC" if name == "UTC" else f"{there} in {name} ({in_utc} UTC)"

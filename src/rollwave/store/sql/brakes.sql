@@ -104,6 +104,18 @@ WHERE tenant_id = $1 AND kind = $2 AND name = $3
 ORDER BY id DESC
 LIMIT 1;
 
+-- name: in_force
+-- The halt and the freezes that stop sending now, the halt first, at most $2.
+SELECT kind, name, reason, EXTRACT(epoch FROM starts_at)::float8 AS since_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at,
+       created_by AS by, (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = created_by) AS by_name
+FROM rollwave_brakes
+WHERE tenant_id = $1 AND starts_at <= statement_timestamp() AND (ends_at IS NULL OR ends_at > statement_timestamp())
+ORDER BY kind DESC, ends_at DESC, name
+LIMIT $2;
+
+-- name: name_of_key
+SELECT name FROM rollwave_api_keys WHERE tenant_id = $1 AND key_id = $2;
+
 -- name: changes
 -- The last $2 changes of the tenant's brakes, newest first.
 SELECT EXTRACT(epoch FROM h.at)::float8 AS at, h.kind, h.name, h.change, h.actor, h.reason,

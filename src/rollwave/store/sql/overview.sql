@@ -41,7 +41,7 @@ SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted
                   LIMIT $4) AS s) END AS worst,
        (SELECT count(*)::int FROM ota_campaign_segments g WHERE g.tenant_id = $1 AND g.campaign_id = c.id) AS segments,
        CASE WHEN c.status IN ('RUNNING', 'PAUSED') AND c.downloading + c.installing > 0 THEN
-           (SELECT GREATEST(
+           (SELECT EXTRACT(epoch FROM GREATEST(
                        max(s.at) FILTER (WHERE (s.installing, s.succeeded, s.failed)
                                                IS DISTINCT FROM (c.installing, c.succeeded::int, c.failed::int)
                                             OR s.downloading + s.installing = 0),
@@ -52,9 +52,9 @@ SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted
                               AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
                             ORDER BY due_at DESC NULLS LAST LIMIT $6) AS d WHERE d.heard)
                        - make_interval(secs => 1.1 * COALESCE(CASE WHEN c.policy_revision IS NULL THEN c.progress_timeout
-                                                                   ELSE p.progress_timeout END, $5)))
+                                                                   ELSE p.progress_timeout END, $5))))::float8
             FROM ota_campaign_points s WHERE s.tenant_id = $1 AND s.campaign_id = c.id HAVING count(*) > 0) END AS quiet_since_at,
-       statement_timestamp() AS read_at,
+       EXTRACT(epoch FROM statement_timestamp())::float8 AS read_at,
        ARRAY(SELECT l.slot FROM rollwave_listener_slots l
              WHERE (l.subscribed_at IS NOT NULL OR l.alive_at >= l.coming_at)
                AND l.alive_at BETWEEN statement_timestamp() - make_interval(secs => $3)
