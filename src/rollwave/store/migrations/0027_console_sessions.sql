@@ -1,6 +1,6 @@
 -- The console signs its session cookies with a secret that all processes share.
 
--- One row. A transaction of a tenant does not see it (the policy below), so no statement about a tenant's rows can return it.
+-- One row. A transaction of a tenant does not see it (its policy is in domain/row_security.py), so no statement about a tenant's rows can return it.
 -- To end every session, the owner of the table changes the secret.
 CREATE TABLE rollwave_console_secret (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
