@@ -15,6 +15,7 @@ from rollwave.engine.upkeep.from_versions import FromVersions
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign, prepare_campaign_body
 from tests.engine import Connection, campaign_ref, connect, insert_campaign, subscribed_listener
+from tests.integration import test_policy_waves as under_documents
 from tests.integration.test_guardrails import BY_REVISION, SEQUENTIAL, Sent
 from tests.integration.test_policy_in_force import follow
 from tests.support import eventually
@@ -490,3 +491,30 @@ async def test_an_event_that_other_sql_wrote_is_shown_without_its_detail(
     assert answer.status_code == 200, answer.text
     [event] = answer.json()["events"]
     assert (event["event"], event["detail"]) == ("noted", {})
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        "since = 'infinity', soak_from = '-infinity'",
+        "since = '-infinity', soak_from = 'infinity'",
+        "name = NULL, size = NULL",
+    ],
+)
+async def test_a_wave_that_was_spoiled_by_hand_is_unknown(host: Connection, pool: Pool, spoiled: str) -> None:
+    waves = [{"name": "canary", "percent": 50, "gate": {"soak": "1h"}}, {"name": "rest"}]
+    document = {"pace": {"per_minute": 60}, "waves": waves}
+    campaign = await under_documents.insert_campaign(host, document, {f"d{n}": {} for n in range(4)})
+    await host.execute(
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, name, size, state, since)"
+        " VALUES ('north', $1, 0, 'canary', 2, 'soaking', now()), ('north', $1, 1, 'rest', 2, 'waiting', NULL)",
+        campaign,
+    )
+    await host.execute(f"UPDATE ota_campaign_waves SET {spoiled} WHERE number = 0")
+    async with calling(pool, role=Role.VIEWER) as client:
+        for part in ("", f"/{campaign}", f"/{campaign}/timeline", f"/{campaign}/overview"):
+            shown = await client.get(f"/ota/campaigns{part}")
+            assert shown.status_code == 200, (part, shown.text)
+        wave = shown.json()["waves"][0]
+        assert wave["name"] == ("wave 1" if "name" in spoiled else "canary")
+        assert wave["until"] is None

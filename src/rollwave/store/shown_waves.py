@@ -34,3 +34,12 @@ def flat_waves(campaign: Document, waves: Sequence[Document]) -> list[Document]:
         shown.append({**each, **counts})
         before += size
     return shown
+
+
+def known(wave: Document) -> Document:
+    """What a wave must have, where other SQL has removed it."""
+    return {
+        "name": wave["name"] or f"wave {wave['number'] + 1}",
+        "state": wave["state"] or WaveState.WAITING.value,
+        **{name: wave[name] or 0 for name in ("size", "sent")},
+    }

@@ -24,7 +24,7 @@ from rollwave.store.executions import STATUS
 from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
-from rollwave.store.shown_waves import flat_waves
+from rollwave.store.shown_waves import flat_waves, known
 
 _sql = load("views")
 
@@ -79,6 +79,8 @@ async def campaign(connection: Connection, tenant_id: str, campaign_id: int) -> 
     parts = {name: json.loads(row[name] or "[]") for name in ("waves", "stopped_by")}
     if shown["policy_revision"] is None:
         parts["waves"] = flat_waves(shown, parts["waves"])
+    else:
+        parts["waves"] = [each | known(each) for each in parts["waves"]]
     return {**shown, "status_breakdown": breakdown, **parts}
 
 

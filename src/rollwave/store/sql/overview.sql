@@ -16,7 +16,10 @@ SELECT c.tenant_id, c.id, c.status, c.status_reason, c.total_devices, c.targeted
        c.succeeded AS "SUCCESS", c.failed AS "FAILED", c.skipped AS "SKIPPED",
        p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
        (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to, 'name', w.name, 'size', w.size, 'state', w.state,
-                                            'since', w.since, 'soak_from', w.soak_from, 'opened_at', w.opened_at, 'passed_at', w.passed_at)
+                                            'since', CASE WHEN isfinite(w.since) THEN w.since END,
+                                            'soak_from', CASE WHEN isfinite(w.soak_from) THEN w.soak_from END,
+                                            'opened_at', CASE WHEN isfinite(w.opened_at) THEN w.opened_at END,
+                                            'passed_at', CASE WHEN isfinite(w.passed_at) THEN w.passed_at END)
                          ORDER BY w.number)::text
         FROM ota_campaign_waves w
         WHERE w.tenant_id = $1 AND w.campaign_id = c.id) AS waves,

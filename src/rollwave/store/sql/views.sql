@@ -26,7 +26,9 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
                         GROUP BY d.status) AS tally) END::text AS status_breakdown,
        (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to, 'name', w.name, 'size', w.size,
                                             'sent', l.sent, 'succeeded', l.succeeded, 'failed', l.failed, 'state', w.state,
-                                            'since', w.since, 'opened_at', w.opened_at, 'passed_at', w.passed_at)
+                                            'since', CASE WHEN isfinite(w.since) THEN w.since END,
+                                            'opened_at', CASE WHEN isfinite(w.opened_at) THEN w.opened_at END,
+                                            'passed_at', CASE WHEN isfinite(w.passed_at) THEN w.passed_at END)
                          ORDER BY w.number)::text
         FROM ota_campaign_waves w
         LEFT JOIN LATERAL (
