@@ -198,7 +198,7 @@ async def _style_guide(browser: Browser) -> None:
                 stack.push_async_callback(context.close)
                 page = await context.new_page()
                 for name in ("components", *(f"campaign-{each}" for each in sample_campaigns())):
-                    await page.goto(f"{base}/{name}-{theme}.html")
+                    await page.goto(f"{base}/{styleguide.PAGES}/{name}-{theme}.html")
                     await page.wait_for_timeout(500)
                     await _save(page.screenshot, f"styleguide-{name}-{theme}")
 

@@ -1,8 +1,9 @@
-"""Writes the style guide of the console: its real templates with sample campaigns, in every state and both themes.
+"""The style guide of the console: its real templates with sample campaigns, in every state and both themes.
 
-python -m scripts.styleguide [folder]   writes into screenshots/styleguide by default
+python -m scripts.styleguide          serves it at http://127.0.0.1:8100/console/styleguide/, until Ctrl-C
+python -m scripts.styleguide FOLDER   writes it into a folder
 
-Serve the folder to look at it: python -m http.server --directory screenshots/styleguide 8100
+It is for development: `rollwave serve` does not have it, and the wheel does not contain its samples.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,9 @@ from scripts.console_samples import campaigns
 ROOT = Path(__file__).parents[1]
 STATIC = ROOT / "src" / "rollwave" / "console" / "static"
 THEMES = ("light", "dark")
+PORT = 8100
+PAGES = "console/styleguide"
+"""The folder of the pages. Beside it are the static files and the data, at the addresses that the pages use."""
 
 
 def templates() -> Environment:
@@ -55,18 +62,23 @@ def frame(theme: str, role: Role | None = Role.ADMIN) -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Write all pages, the static files, and the data that the pages' scripts read."""
+    """Write all pages with an index, the static files, and the data that the pages' scripts read."""
     shutil.rmtree(folder, ignore_errors=True)
+    pages = folder / PAGES
+    pages.mkdir(parents=True)
     made = templates()
     static = folder / made.globals["static"]("console.css").lstrip("/")  # type: ignore[operator]
     shutil.copytree(STATIC, static.parent)
     for theme in THEMES:
-        (folder / f"components-{theme}.html").write_text(
+        (pages / f"components-{theme}.html").write_text(
             made.get_template("styleguide.html").render(frame(theme) | {"samples": campaigns()}), "utf-8"
         )
         for name, overview in campaigns().items():
             page = made.get_template("campaign.html").render(frame(theme) | values(overview))
-            (folder / f"campaign-{name}-{theme}.html").write_text(page, "utf-8")
+            (pages / f"campaign-{name}-{theme}.html").write_text(page, "utf-8")
+    names = sorted(path.stem for path in pages.glob("*.html"))
+    index = made.get_template("index.html").render(frame("system") | {"pages": names})
+    (pages / "index.html").write_text(index, "utf-8")
     for overview in campaigns().values():
         place = folder / "console" / "campaigns" / str(overview["campaign_id"])
         place.mkdir(parents=True, exist_ok=True)
@@ -86,7 +98,18 @@ def values(overview: Document) -> dict[str, Any]:
     }
 
 
+def serve() -> None:
+    """Serve the style guide until Ctrl-C."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        handler = partial(SimpleHTTPRequestHandler, directory=folder)
+        with ThreadingHTTPServer(("127.0.0.1", PORT), handler) as server:
+            print(f"http://127.0.0.1:{PORT}/{PAGES}/")
+            server.serve_forever()
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "screenshots" / "styleguide"
-    write(target)
-    print(f"wrote {target}")
+    if len(sys.argv) > 1:
+        write(Path(sys.argv[1]))
+    else:
+        serve()

@@ -16,12 +16,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The pages of the style guide by name."""
     folder: Path = tmp_path_factory.mktemp("styleguide")
     styleguide.write(folder)
-    return {path.stem: path.read_text("utf-8") for path in folder.glob("*.html")}
+    return {path.stem: path.read_text("utf-8") for path in (folder / styleguide.PAGES).glob("*.html")}
 
 
 def test_every_state_is_drawn_in_both_themes(pages: dict[str, str]) -> None:
     names = {"components", *(f"campaign-{name}" for name in campaigns())}
-    assert set(pages) == {f"{name}-{theme}" for name in names for theme in styleguide.THEMES}
+    drawn = {f"{name}-{theme}" for name in names for theme in styleguide.THEMES}
+    assert set(pages) == drawn | {"index"}
+    assert all(f'href="{name}.html"' in pages["index"] for name in drawn)
 
 
 def test_no_page_has_inline_styles_scripts_or_handlers(pages: dict[str, str]) -> None:
