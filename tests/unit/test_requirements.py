@@ -72,7 +72,7 @@ def test_a_command_checks_for_the_packages_of_its_extra() -> None:
 
 
 @pytest.mark.parametrize(
-    "pin", ["asyncpg==0.29.0", "fastapi==0.112.0", "pydantic==2.8.2", "uvicorn==0.30.6", "structlog==24.1.0"]
+    "pin", ["asyncpg==0.29.0", "fastapi==0.115.3", "pydantic==2.8.2", "uvicorn==0.30.6", "structlog==24.1.0"]
 )
 def test_versions_that_hosts_pin_are_allowed(pin: str) -> None:
     name, version = pin.split("==")
