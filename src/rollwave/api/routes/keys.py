@@ -35,7 +35,13 @@ async def create_api_key(pool: DbPool, grant: Admin, body: ApiKeyIn) -> CreatedA
     return CreatedApiKey(key_id=access.key_id_of(key), key=key)
 
 
-@router.post("/api-keys/{key_id}/revoke", status_code=204, summary="Revoke an API key", responses=problems(404))
+@router.post(
+    "/api-keys/{key_id}/revoke",
+    status_code=204,
+    response_model=None,
+    summary="Revoke an API key",
+    responses=problems(404),
+)
 async def revoke_api_key(pool: DbPool, grant: Admin, key_id: KeyId) -> None:
     """Revoke a key. It stops working immediately. Revoking it again changes nothing."""
     await access.revoke(pool, grant.tenant_id, key_id)
