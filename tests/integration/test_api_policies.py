@@ -202,6 +202,12 @@ async def test_a_dry_run_checks_everything_and_changes_nothing(north: httpx2.Asy
         "segments": 1,
         "next_openings": [],
         "exposed_devices": 3,
+        "at_start": {
+            "text": "The first 3 devices are sent to at once, at most 7 a minute.",
+            "at_once": True,
+            "sends_at": None,
+        },
+        "also_in": [],
     }
     assert_problem(await north.put(f"{path}/policy?dry_run=true", json={"x": 1}), 422, "invalid-input")
     headers = {"If-Match": '"2"'}

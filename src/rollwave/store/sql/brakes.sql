@@ -2,7 +2,7 @@
 
 -- name: halt_of
 SELECT EXTRACT(epoch FROM starts_at)::float8 AS since, created_by AS by, reason,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = rollwave_brakes.created_by) AS by_name
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = rollwave_brakes.created_by) AS by_name
 FROM rollwave_brakes WHERE tenant_id = $1 AND kind = 'halt' AND name = $2;
 
 -- name: standing
@@ -63,7 +63,7 @@ SELECT count(pg_notify('rollwave_due', '')) FROM gone;
 -- Ordered by name.
 SELECT name, EXTRACT(epoch FROM starts_at)::float8 AS starts_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at, reason,
        EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = rollwave_brakes.created_by) AS created_by_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = rollwave_brakes.created_by) AS created_by_name,
        starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force,
        ends_at <= statement_timestamp() AS is_over
 FROM rollwave_brakes
@@ -92,7 +92,7 @@ WITH placed AS (
 )
 SELECT name, EXTRACT(epoch FROM starts_at)::float8 AS starts_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at, reason,
        EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = placed.created_by) AS created_by_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = placed.created_by) AS created_by_name,
        starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force,
        pg_notify('rollwave_due', $1)::text AS woken
 FROM placed;
@@ -107,7 +107,7 @@ LIMIT 1;
 -- name: in_force
 -- The halt and the freezes that stop sending now, the halt first, at most $2.
 SELECT kind, name, reason, EXTRACT(epoch FROM starts_at)::float8 AS since_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at,
-       created_by AS by, (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = created_by) AS by_name
+       created_by AS by, (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = created_by) AS by_name
 FROM rollwave_brakes
 WHERE tenant_id = $1 AND starts_at <= statement_timestamp() AND (ends_at IS NULL OR ends_at > statement_timestamp())
 ORDER BY kind DESC, ends_at DESC, name
@@ -119,7 +119,7 @@ SELECT name FROM rollwave_api_keys WHERE tenant_id = $1 AND key_id = $2;
 -- name: changes
 -- The last $2 changes of the tenant's brakes, newest first.
 SELECT EXTRACT(epoch FROM h.at)::float8 AS at, h.kind, h.name, h.change, h.actor, h.reason,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = h.actor) AS actor_name
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = h.actor) AS actor_name
 FROM rollwave_brake_history h
 WHERE h.tenant_id = $1
 ORDER BY h.id DESC

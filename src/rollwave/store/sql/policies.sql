@@ -16,7 +16,7 @@ WHERE tenant_id = $1 AND campaign_id = $2 AND revision = $3;
 
 -- name: revision
 SELECT revision, document::text AS document, created_by, reason, EXTRACT(epoch FROM created_at)::float8 AS created_at,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = created_by) AS by_name
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = created_by) AS by_name
 FROM ota_campaign_policies
 WHERE tenant_id = $1 AND campaign_id = $2 AND revision = $3;
 

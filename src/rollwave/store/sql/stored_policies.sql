@@ -5,7 +5,7 @@ FROM rollwave_policies WHERE tenant_id = $1 AND name = $2;
 -- name: page
 -- Ordered by name, along the primary key.
 SELECT name, EXTRACT(epoch FROM changed_at)::float8 AS changed_at, changed_by,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = changed_by) AS changed_by_name
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = changed_by) AS changed_by_name
 FROM rollwave_policies
 WHERE tenant_id = $1 AND ($2::text IS NULL OR name > $2)
 ORDER BY name

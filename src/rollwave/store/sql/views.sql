@@ -8,7 +8,7 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM c.cancelled_at)::float8 AS cancelled_at,
        EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = c.created_by) AS created_by_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = c.created_by) AS created_by_name,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
        -- Otherwise its rows are counted: the campaign is not counted yet, or it has ended, so its counters are no longer compared
@@ -60,8 +60,8 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM c.cancelled_at)::float8 AS cancelled_at,
        EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = c.created_by) AS created_by_name,
-       e.ended_by, (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = e.ended_by) AS ended_by_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = c.created_by) AS created_by_name,
+       e.ended_by, (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = e.ended_by) AS ended_by_name,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type
 FROM ota_campaigns c
@@ -130,7 +130,7 @@ LIMIT $5;
 -- The events after a given one, oldest first. If a host's pool had a codec for jsonb, an earlier version stored the detail as
 -- a JSON string that contains the object.
 SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
        CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM ota_campaign_history
 WHERE tenant_id = $1 AND campaign_id = $2::bigint AND id > $3
@@ -141,7 +141,7 @@ LIMIT $4;
 -- The last $3 events of a campaign, newest first. The detail is read as in events. A range of one campaign and its order leave PostgreSQL
 -- only the primary key: otherwise it may read the events of all campaigns of the tenant backwards, once a second.
 SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
        CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM ota_campaign_history
 WHERE tenant_id = $1 AND campaign_id BETWEEN $2::bigint AND $2::bigint
@@ -255,7 +255,7 @@ WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
 -- name: events_of_device
 -- The events of one device among the last $4 events of its campaign, oldest first.
 SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
-       (SELECT k.name FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
+       (SELECT NULLIF(k.name, '') FROM rollwave_api_keys k WHERE k.tenant_id = $1 AND k.key_id = actor) AS actor_name,
        CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM (SELECT * FROM ota_campaign_history
       WHERE tenant_id = $1 AND campaign_id = $2::bigint
