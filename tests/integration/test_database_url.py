@@ -137,7 +137,7 @@ async def test_a_url_that_names_a_pooler_requires_the_direct_url(
         assert message.returncode == 1
         assert f"Set {DIRECT}" in message.stderr, message
     listed = await asyncio.to_thread(rollwave, "apikey", "list", "--tenant", "north", env=settings)
-    assert (listed.returncode, listed.stderr) == (0, "")
+    assert (listed.returncode, listed.stderr) == (0, "No keys for tenant north.\n")
     settings[DIRECT] = database
     doctor = await asyncio.to_thread(rollwave, "doctor", env=settings)
     assert doctor.returncode == 0, doctor.stdout

@@ -77,7 +77,8 @@ async def look(pool: Pool, number: int, status: CampaignStatus = CampaignStatus.
 
 
 async def test_a_halt_over_http(north: httpx2.AsyncClient) -> None:
-    assert (await north.get(f"{OTA}/halt")).json() == {"halted": False, "since": None, "by": None, "reason": None}
+    nothing = {"halted": False, "since": None, "by": None, "by_name": None, "reason": None}
+    assert (await north.get(f"{OTA}/halt")).json() == nothing
     assert_problem(await north.post(f"{OTA}/halt", json={}), 422, "invalid-input")
     first = (await north.post(f"{OTA}/halt", json={"reason": "bricked devices"})).json()
     assert (first["halted"], first["reason"]) == (True, "bricked devices")

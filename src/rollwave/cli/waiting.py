@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rollwave.cli.client import CampaignArgument, connect, over_api
+from rollwave.cli.complete import campaign_devices
 from rollwave.cli.output import Column, Format, Output, moment, print_page, printed, say, table
 from rollwave.domain.ids import in_path
 
@@ -36,7 +37,9 @@ def waiting(
 @over_api
 def explain(
     campaign_id: CampaignArgument,
-    device_id: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.")],
+    device_id: Annotated[
+        str, typer.Argument(metavar="DEVICE", help="The device's id.", autocompletion=campaign_devices)
+    ],
     output: Output = Format.TABLE,
 ) -> None:
     """Show whether a device may be sent to now, and if not, why.
