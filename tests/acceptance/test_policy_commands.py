@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,12 @@ async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: In
     assert north.do("policy", "diff", "1").splitlines()[:2] == ["--- revision 1", "+++ revision 2"]
     assert north.do("policy", "diff", "1", "--revision", "2") == "revision 2 and revision 2 do not differ\n"
     assert north.do("policy", "show", "1", "--revision", "1") == POLICY
-    file.write_text(POLICY + 'schedule: {windows: [{kind: allow, cron: "0 2 * * *", duration: 2h}]}')
-    assert north.run("policy", "edit", "1", "--yes", "--file", str(file)).stderr.count(" 02:00 to 04:00") == 5
+    hour = 2 if datetime.now(UTC).hour > 4 else 14  # an hour at which the window is closed now
+    file.write_text(POLICY + f'schedule: {{windows: [{{kind: allow, cron: "0 {hour} * * *", duration: 2h}}]}}')
+    assert (
+        north.run("policy", "edit", "1", "--yes", "--file", str(file)).stderr.count(
+            f" {hour:02}:00 to {hour + 2:02}:00"
+        )
+        == 5
+    )
     north.do("policy", "delete", "night")
