@@ -1,5 +1,6 @@
-"""What goes on after the story, for whoever tries the console: a bad release that an operator should stop, and one
-that waits for the night. More firmware is registered for campaigns of one's own.
+"""The campaigns that go on after the story: a bad release that an operator should stop, and one that waits for night.
+
+They are for people who try the console. More firmware is registered, so that they can create campaigns of their own.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class SharedReads:
 
 
 async def _shared(task: asyncio.Task[Snapshot]) -> Snapshot:
-    """The result of a read. A caller that goes away does not end it, for the others wait too."""
+    """The result of a read. If one caller is cancelled, the read goes on for the others."""
     try:
         return await asyncio.shield(task)
     except BaseException:
