@@ -644,3 +644,24 @@ def test_the_time_of_a_device_that_reports_while_its_campaign_is_suspended(world
         run.database_and_model_agree()
     run.conduct()
     run.database_and_model_agree()
+
+
+def test_a_device_that_reported_a_failure_is_not_overdue_because_its_campaign_was_paused(world: World) -> None:
+    """A run that hypothesis has found: the look after the abort ended the pause, and gave the device up in one."""
+
+    class Here(Campaign):
+        pass
+
+    Here.world = world
+    run = Here()
+    policy = Policy(1, 1.0, 1, None, None, 3, frozenset({"reported"}))
+    run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
+    run.ask("pause")
+    for word in ("INSTALLING", "FAILED"):
+        run.everybody_reports(word=word)
+    run.time_passes(10)
+    run.ask("abort")
+    run.conduct()
+    run.database_and_model_agree()
+    [_, given_up] = run.model.failures
+    assert (given_up.cause, given_up.event) == ("reported", "given_up")
