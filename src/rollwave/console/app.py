@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from rollwave.console import errors, static_files
@@ -38,6 +38,20 @@ ROUTES = (
 )
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
+_beside = APIRouter()
+"""Routes of the host's application, outside the console. Module-level functions, since FastAPI's caches keep endpoints for
+the life of the process, and a closure would keep its application."""
+
+
+@_beside.get(PATH)
+async def _to_campaigns() -> Response:
+    return RedirectResponse(HOME, 303)
+
+
+@_beside.get("/favicon.ico")
+async def _favicon(request: Request) -> Response:
+    return RedirectResponse(request.app.state.console.state.static_files.url("favicon.svg"), 302)
+
 
 def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     """Mount the console at ``/console``, and return its own application, which is also ``app.state.console``."""
@@ -46,15 +60,7 @@ def install(app: FastAPI, pool: Pool, settings: Settings) -> FastAPI:
     console.state.hub = app.state.hub
     console.state.fields = app.state.fields
     console.state.readiness = app.state.readiness
-
-    async def to_campaigns() -> Response:
-        return RedirectResponse(HOME, 303)
-
-    async def favicon() -> Response:
-        return RedirectResponse(console.state.static_files.url("favicon.svg"), 302)
-
-    app.add_api_route(PATH, to_campaigns, include_in_schema=False)
-    app.add_api_route("/favicon.ico", favicon, include_in_schema=False)
+    app.include_router(_beside, include_in_schema=False)
     app.mount(PATH, SecurityHeaders(Compressed(console)))
     return console
 
