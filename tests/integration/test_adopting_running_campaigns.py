@@ -23,6 +23,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.executions import Times
+from rollwave.store.migrate import migrate
 from tests.engine import (
     TENANT,
     Connection,
@@ -58,7 +59,7 @@ SOON = {"OTA_PROGRESS_TIMEOUT": "1", "ROLLWAVE_DEVICE_TIMEOUT": "600"}
 @pytest.fixture
 async def host(empty_database: str) -> Host:
     host = await make_host(empty_database)
-    host.migrate("--grant-to", "rollwave_worker")
+    await migrate(host.root, grant_to="rollwave_worker")
     return host
 
 

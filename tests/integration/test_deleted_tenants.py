@@ -11,6 +11,7 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.role import Role
 from rollwave.store import access, campaigns, events, imports, new_campaigns, quarantine
 from rollwave.store.database import Pool, create_pool, tenant_transaction
+from rollwave.store.migrate import migrate
 from rollwave.store.quarantine import Sample
 from tests.engine import Connection, campaign_ref, connect, insert_campaign
 from tests.host.platform import RUNNING, Host, make_host
@@ -64,12 +65,12 @@ async def host(request: pytest.FixtureRequest, empty_database: str) -> Host:
     """A host of which a part has migrated."""
     host = await make_host(empty_database)
     if request.param == "superuser":
-        host.migrate("--grant-to", "host_service")
+        await migrate(host.root, grant_to="host_service")
         return host
     async with connect(host.root) as root:
         await root.execute("GRANT pulse_app, rollwave_due TO host_owner")
         await root.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO host_owner, pulse_app")
-    host.migrate(url=host.owner)
+    await migrate(host.owner)
     return host
 
 

@@ -12,6 +12,7 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.payload import encode_report
 from rollwave.store.database import tenant_transaction
+from rollwave.store.migrate import migrate
 from tests.api import CAMPAIGNS, calling, prepare_campaign_body
 from tests.engine import (
     Connection,
@@ -54,7 +55,7 @@ def settings(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def host(empty_database: str) -> Host:
     made = await make_host(empty_database, rows=False)
-    made.migrate("--grant-to", "host_service")
+    await migrate(made.root, grant_to="host_service")
     return made
 
 

@@ -12,6 +12,7 @@ import pytest
 from rollwave.domain.rights import COLUMNS, DUE
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.store.rights import repair, wrong
 from tests.engine import always_succeeds, campaign_row, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.host.platform import make_host
 from tests.servers import crashable_postgres, debian_postgres
@@ -126,7 +127,19 @@ DAMAGES = {
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 @pytest.mark.parametrize("fault", DAMAGES)
-def test_each_missing_right_is_reported_by_the_doctor_and_repaired(database: str, fault: str) -> None:
+async def test_each_missing_right_is_found_and_repaired(database: str, fault: str) -> None:
+    async with connect(database) as owner:
+        await owner.execute(DAMAGES[fault])
+        assert fault in [each.fault for each in await wrong(owner)]
+        repaired = await repair(owner)
+        assert fault in repaired.done
+        assert repaired.left == []
+        assert await wrong(owner) == []
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+def test_missing_rights_are_reported_by_the_doctor_and_repaired_by_migrate(database: str) -> None:
+    fault = next(iter(DAMAGES))
     psql(database, DAMAGES[fault])
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
     doctor = rollwave("doctor", env=env).stdout

@@ -39,8 +39,10 @@ ROUTES = (
 """The modules of the pages. Where two have routes for one path, the first one wins."""
 
 _beside = APIRouter()
-"""Routes of the host's application, outside the console. Module-level functions, since FastAPI's caches keep endpoints for
-the life of the process, and a closure would keep its application."""
+"""Routes of the host's application, outside the console.
+
+FastAPI's caches keep the functions for the life of the process. Closures would keep their application with them.
+"""
 
 
 @_beside.get(PATH)

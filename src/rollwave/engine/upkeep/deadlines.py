@@ -138,8 +138,8 @@ async def sweep(
     ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
     (:mod:`rollwave.engine.upkeep.standing`). ``deadlines_run`` False: only devices that wait for another attempt after
     they reported that one failed. No later report of theirs counts, so that nothing is to be waited for.
-    ``suspended_for``: seconds of a suspension that has just ended (:class:`Noted`), which ``campaign`` was read too early
-    to know. They do not count for the device timeout.
+    ``suspended_for``: seconds of a suspension that has just ended (:class:`Noted`). They do not count for the device
+    timeout, and ``campaign`` was read too early to know them.
     """
     late = await overdue.lock_overdue(
         connection,

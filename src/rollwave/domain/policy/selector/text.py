@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, cast
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
@@ -131,8 +132,13 @@ class _Builder(Transformer[Token, Any]):
         return Not(self.one_of(key, *values))
 
 
-# The builder works while the parser reads, so that no depth of nesting is too much for Python's stack.
-_parser = Lark(_GRAMMAR, parser="lalr", lexer="contextual", transformer=_Builder())
+@cache
+def _parser() -> Lark:
+    """Made when it is first needed: the grammar takes as long as many a command.
+
+    The builder works while the parser reads, so that no depth of nesting is too much for Python's stack.
+    """
+    return Lark(_GRAMMAR, parser="lalr", lexer="contextual", transformer=_Builder())
 
 
 def parse(text: str) -> Selector:
@@ -144,7 +150,7 @@ def parse(text: str) -> Selector:
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise UnreadableSelector(f"the selector is longer than {MAX_BYTES:,} bytes")
     try:
-        found = cast("Selector", _parser.parse(text))
+        found = cast("Selector", _parser().parse(text))
     except UnexpectedInput as error:
         raise _unexpected(error, text) from error
     except VisitError as error:
