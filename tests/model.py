@@ -456,7 +456,8 @@ class Model:
             if not deadlines_run and each.failed not in ("reported", "rejected"):
                 continue
             if silent and each.failed and (everyone or self._ended_by_time(each)):
-                cause = "overdue" if self._out_of_time(each) else each.failed
+                standing = 0 if deadlines_run or self.active_at is None else self.now - self.active_at
+                cause = "overdue" if self._out_of_time(each, standing) else each.failed
                 self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))
                 each.failed = cause  # A device that is set back by hand after its timeout may report again.
                 each.end("FAILED")
@@ -467,9 +468,10 @@ class Model:
             self._count(0, ended)
         return ended > 0
 
-    def _out_of_time(self, device: Device) -> bool:
+    def _out_of_time(self, device: Device, standing: int = 0) -> bool:
+        """``standing``: steps of a suspension that goes on. They do not count either."""
         began = device.due if device.started is None else device.started
-        suspended = self.suspended_for - device.suspended_before
+        suspended = self.suspended_for + standing - device.suspended_before
         return began is not None and began + self.timing.in_all + suspended <= self.now
 
     def _ended_by_time(self, device: Device) -> bool:

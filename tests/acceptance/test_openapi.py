@@ -84,7 +84,7 @@ async def schemathesis(url: str, key: str, folder: Path) -> tuple[int | None, st
         str(Path(sys.executable).with_name("schemathesis")),
         *("run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
         *("--exclude-operation-id", "follow_campaign"),  # a stream: its answer does not end
-        *("--mode", "all", "--max-examples", "4", "--seed", "1", "--no-color"),
+        *("--mode", "all", "--max-examples", "6", "--seed", "1", "--no-color"),
         cwd=folder,
         env=environment(),
         stdout=asyncio.subprocess.PIPE,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import re
+import weakref
 
+import httpx2
+
+from rollwave.api.app import create_app
+from rollwave.console.app import install
 from rollwave.console.security import CONTENT_SECURITY_POLICY
 from rollwave.domain.role import Role
+from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.console import signed_in, submit, visiting
 
@@ -83,3 +90,15 @@ async def test_the_theme_is_a_cookie_set_by_a_form(pool: Pool) -> None:
         assert '<html lang="en" data-theme="dark">' in (await client.get("/console/campaigns")).text
         await submit(client, "/console/theme", theme='"><script>')
         assert '<html lang="en">' in (await client.get("/console/campaigns")).text
+
+
+async def test_an_application_that_is_not_used_any_more_is_freed(pool: Pool) -> None:
+    """FastAPI's caches keep the functions of endpoints, and all that these hold."""
+    app = create_app(pool, Settings())
+    left = [weakref.ref(app), weakref.ref(install(app, pool, Settings()))]
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
+        for path in ("/console", "/console/login", "/favicon.ico", "/readyz"):
+            assert (await client.get(path)).status_code < 400
+    del app, client
+    gc.collect()
+    assert [each() for each in left] == [None, None]

@@ -588,14 +588,19 @@ def test_the_engine_and_the_reference_model_agree(world: World) -> None:
     )
 
 
-def test_repaired_counters_abort_a_campaign_and_the_next_look_winds_it_down(world: World) -> None:
-    """A run that hypothesis has found: the abort skips a device after the rows were compared."""
+@pytest.fixture
+def run(world: World) -> Campaign:
+    """A campaign whose rules the test calls itself."""
 
     class Here(Campaign):
         pass
 
     Here.world = world
-    run = Here()
+    return Here()
+
+
+def test_repaired_counters_abort_a_campaign_and_the_next_look_winds_it_down(run: Campaign) -> None:
+    """A run that hypothesis has found: the abort skips a device after the rows were compared."""
     policy = Policy(1, 0.5, 1, None, 30.0, 1, frozenset())
     run.written_by_a_host(policy=policy, count=3, unsendable=(1,), status="RUNNING", ticks=1, counted=False)
     for number in (0, 17):
@@ -608,14 +613,8 @@ def test_repaired_counters_abort_a_campaign_and_the_next_look_winds_it_down(worl
     assert run.model.wound_down
 
 
-def test_an_aborted_campaign_does_not_wait_for_devices_that_reported_a_failure(world: World) -> None:
+def test_an_aborted_campaign_does_not_wait_for_devices_that_reported_a_failure(run: Campaign) -> None:
     """Another attempt was to follow. No later report of theirs counts, so they end also while deadlines stand."""
-
-    class Here(Campaign):
-        pass
-
-    Here.world = world
-    run = Here()
     policy = Policy(2, 1.0, 1, None, None, 2, frozenset({"rejected"}))
     run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
     run.report(number=0, word="FAILED", progress=None, attempt=None)
@@ -627,14 +626,8 @@ def test_an_aborted_campaign_does_not_wait_for_devices_that_reported_a_failure(w
     assert [each.status for each in run.model.devices] == ["FAILED", "DOWNLOADING"]
 
 
-def test_the_time_of_a_device_that_reports_while_its_campaign_is_suspended(world: World) -> None:
+def test_the_time_of_a_device_that_reports_while_its_campaign_is_suspended(run: Campaign) -> None:
     """A run that hypothesis has found: an earlier worker had sent to it, and no look has recorded that it may go on."""
-
-    class Here(Campaign):
-        pass
-
-    Here.world = world
-    run = Here()
     policy = Policy(1, 1.0, 1, None, None, 1, frozenset())
     run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
     run.time_passes(2)
@@ -646,20 +639,19 @@ def test_the_time_of_a_device_that_reports_while_its_campaign_is_suspended(world
     run.database_and_model_agree()
 
 
-def test_a_device_that_reported_a_failure_is_not_overdue_because_its_campaign_was_paused(world: World) -> None:
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_device_that_reported_a_failure_is_not_overdue_because_its_campaign_was_paused(
+    run: Campaign, *, listening: bool
+) -> None:
     """A run that hypothesis has found: the look after the abort ended the pause, and gave the device up in one."""
-
-    class Here(Campaign):
-        pass
-
-    Here.world = world
-    run = Here()
     policy = Policy(1, 1.0, 1, None, None, 3, frozenset({"reported"}))
     run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
     run.ask("pause")
     for word in ("INSTALLING", "FAILED"):
         run.everybody_reports(word=word)
+    run.conduct()
     run.time_passes(10)
+    run.listen(on=listening)
     run.ask("abort")
     run.conduct()
     run.database_and_model_agree()

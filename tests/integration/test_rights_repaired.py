@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rollwave.doctor.database import examine_database
 from rollwave.domain.rights import COLUMNS, DUE
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.settings import Settings
 from rollwave.store.rights import repair, wrong
 from tests.engine import always_succeeds, campaign_row, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.host.platform import make_host
@@ -127,10 +129,12 @@ DAMAGES = {
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 @pytest.mark.parametrize("fault", DAMAGES)
-async def test_each_missing_right_is_found_and_repaired(database: str, fault: str) -> None:
+async def test_each_missing_right_is_reported_by_the_doctor_and_repaired(database: str, fault: str) -> None:
     async with connect(database) as owner:
         await owner.execute(DAMAGES[fault])
-        assert fault in [each.fault for each in await wrong(owner)]
+        [found] = [each for each in await examine_database(Settings(DATABASE_URL=database)) if each.check == "rights"]
+        assert fault in found.text
+        assert "Run `rollwave migrate`" in found.mend
         repaired = await repair(owner)
         assert fault in repaired.done
         assert repaired.left == []
@@ -138,7 +142,7 @@ async def test_each_missing_right_is_found_and_repaired(database: str, fault: st
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-def test_missing_rights_are_reported_by_the_doctor_and_repaired_by_migrate(database: str) -> None:
+def test_the_commands_report_and_repair_a_missing_right(database: str) -> None:
     fault = next(iter(DAMAGES))
     psql(database, DAMAGES[fault])
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}

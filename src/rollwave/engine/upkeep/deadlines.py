@@ -130,7 +130,6 @@ async def sweep(
     sends_on: bool,
     closed: Sequence[ClosedSegment] = (),
     deadlines_run: bool = True,
-    suspended_for: float = 0.0,
 ) -> Swept:
     """Judge the devices that are overdue.
 
@@ -138,14 +137,14 @@ async def sweep(
     ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
     (:mod:`rollwave.engine.upkeep.standing`). ``deadlines_run`` False: only devices that wait for another attempt after
     they reported that one failed. No later report of theirs counts, so that nothing is to be waited for.
-    ``suspended_for``: seconds of a suspension that has just ended (:class:`Noted`). They do not count for the device
-    timeout, and ``campaign`` was read too early to know them.
+    The time since the campaign was last active does not count for the device timeout then.
     """
+    stood = 0.0 if deadlines_run else max(0.0, campaign.activity.seen_ago or 0.0)
     late = await overdue.lock_overdue(
         connection,
         campaign,
         everyone=not sends_on,
-        device_timeout=policy.device_timeout + suspended_for,
+        device_timeout=policy.device_timeout + stood,
         extension=campaign.activity.extension(policy.longest_deadline) if deadlines_run else 0.0,
         closed=closed,
         reported=not deadlines_run,

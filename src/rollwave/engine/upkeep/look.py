@@ -244,14 +244,7 @@ class Upkeep:
         more = taken.more
         if campaign.policy_revision is not None:  # all clocks run now
             more = await standing.let_stand(connection, campaign, policy, (), noted) or more
-        swept = await deadlines.sweep(
-            connection,
-            campaign,
-            policy,
-            sends_on=False,
-            deadlines_run=noted.may_judge,
-            suspended_for=noted.suspended_for,
-        )
+        swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=noted.may_judge)
         if more or swept.more:
             return Look(more=True)
         return await self._finish_winding_down(connection, locked, verified)

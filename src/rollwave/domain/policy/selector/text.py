@@ -134,7 +134,7 @@ class _Builder(Transformer[Token, Any]):
 
 @cache
 def _parser() -> Lark:
-    """Made when it is first needed: the grammar takes as long as many a command.
+    """Made when it is first needed, since most commands read no selector.
 
     The builder works while the parser reads, so that no depth of nesting is too much for Python's stack.
     """
