@@ -12,13 +12,17 @@ from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browsing.chromium import launch
 from tests.browsing.house import House, Tenant, house
 from tests.browsing.tab import Tab, new_tab
 
 HERE = Path(__file__).parent
+PATIENCE = 30_000
+"""Milliseconds that a page has to show what is expected. A list is read again every 5 s, and a busy machine is slow."""
+
+expect.set_options(timeout=PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
