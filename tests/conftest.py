@@ -7,7 +7,6 @@ import gc
 import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from tests.servers import (
     debian_mosquitto,
     debian_pgbouncer,
     debian_postgres,
+    server_folder,
     start_postgres,
 )
 from tests.shipped import ShippedMosquitto
@@ -123,13 +123,8 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
 
     ``pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)`` runs on both.
     """
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)  # The server may run as another user.
-    try:
-        with start_postgres(getattr(request, "param", "embedded"), folder) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder)
+    with server_folder() as folder, start_postgres(getattr(request, "param", "embedded"), folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -226,7 +221,7 @@ def systemd_analyze() -> Tool:
 
 async def _fresh_database(server: str, template: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
-    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield _named(server, name)
     finally:

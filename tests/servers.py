@@ -21,6 +21,10 @@ from rollwave.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
 from rollwave.embedded.process import ServerProcess
 from tests.ports import free_port
 
+MEMORY = Path("/dev/shm")
+ROOM = 6 << 30
+"""Bytes that must be free in memory for the data of servers."""
+
 
 def debian_postgres() -> Path | None:
     """The binaries of the oldest PostgreSQL installed on the system."""
@@ -30,6 +34,18 @@ def debian_postgres() -> Path | None:
 
 def debian_mosquitto() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@contextmanager
+def server_folder() -> Iterator[Path]:
+    """A folder for the data of servers. It is in memory if there is room: a new database is hundreds of files."""
+    with_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-", dir=MEMORY if with_room else None))
+    folder.chmod(0o755)  # The server may run as another user.
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
@@ -42,19 +58,15 @@ def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
         bin_dir = debian_postgres()
         assert bin_dir, "no PostgreSQL under /usr/lib/postgresql: scripts/system-packages installs it"
     settings = {"log_lock_waits": "on", "log_line_prefix": "%m [%p] %a %d ", "fsync": "off", "full_page_writes": "off"}
+    settings |= {"max_wal_size": "256MB"}
     return EmbeddedPostgres(folder / kind, bin_dir=bin_dir, settings=settings)
 
 
 @contextmanager
 def crashable_postgres(bin_dir: Path | None = None, **settings: str) -> Iterator[EmbeddedPostgres]:
     """An empty server for one test, which may crash it."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)  # The server may run as another user.
-    try:
-        with EmbeddedPostgres(folder / "data", bin_dir=bin_dir, settings=settings) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder)
+    with server_folder() as folder, EmbeddedPostgres(folder / "data", bin_dir=bin_dir, settings=settings) as server:
+        yield server
 
 
 class Mosquitto:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from rollwave.store.migrate import migrate
 from tests.moved_clock import Clock, postgres_with_clock
-from tests.servers import debian_faketime
+from tests.servers import debian_faketime, server_folder
 
 TEMPLATE = "moved_template"
 _numbers = itertools.count(1)
@@ -25,16 +22,12 @@ def clock_server() -> Iterator[tuple[str, Clock]]:
     """The URL of the server, and its clock."""
     library = debian_faketime()
     assert library, "libfaketime is not installed: scripts/system-packages installs it"
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)  # The server may run as another user.
-    try:
+    with server_folder() as folder:
         clock = Clock(folder / "offset")
         with postgres_with_clock(folder, library, clock) as server:
             asyncio.run(_execute(server.url, f"CREATE DATABASE {TEMPLATE}"))
             asyncio.run(migrate(_named(server.url, TEMPLATE)))
             yield server.url, clock
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -54,7 +47,7 @@ def faketime(clock_server: tuple[str, Clock]) -> tuple[str, Clock]:
 async def moved_database(faketime: tuple[str, Clock]) -> AsyncIterator[str]:
     """The URL of a migrated database on the server whose clock the test moves."""
     url, name = faketime[0], f"moved_{next(_numbers)}"
-    await _execute(url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await _execute(url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     try:
         yield _named(url, name)
     finally:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from rollwave.store.database import create_pool
 from rollwave.store.migrate import migrate
 from tests.api import CAMPAIGNS, CUSTOMER
 from tests.ports import free_port
-from tests.servers import start_postgres
+from tests.servers import server_folder, start_postgres
 from tests.support import environment
 
 TICK = 0.5
@@ -133,16 +131,11 @@ class Tenant:
 @contextmanager
 def house() -> Iterator[House]:
     """Start everything. Roles belong to a PostgreSQL server, and other tests change them: this has one of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-console-"))
-    folder.chmod(0o755)  # The server may run as another user.
-    try:
-        with start_postgres("embedded", folder) as postgres, EmbeddedBroker() as broker:
-            asyncio.run(migrate(postgres.url))
-            console = Console(folder, postgres.url, broker.url)
-            console.start()
-            try:
-                yield House(postgres.url, broker.url, console, folder)
-            finally:
-                console.stop()
-    finally:
-        shutil.rmtree(folder)
+    with server_folder() as folder, start_postgres("embedded", folder) as postgres, EmbeddedBroker() as broker:
+        asyncio.run(migrate(postgres.url))
+        console = Console(folder, postgres.url, broker.url)
+        console.start()
+        try:
+            yield House(postgres.url, broker.url, console, folder)
+        finally:
+            console.stop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.migrate import migrate
 from tests.engine import connect
 from tests.policy_audit.claims import record_claims
+from tests.servers import server_folder
 
 
 @dataclass
@@ -29,7 +28,7 @@ class FreshDatabases:
         """A fresh database, and its URL."""
         self.played += 1
         name = f"run_{self.played}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE ready")
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE ready STRATEGY FILE_COPY")
         try:
             yield self.server.url.replace("@/postgres?", f"@/{name}?")
         finally:
@@ -43,18 +42,16 @@ class FreshDatabases:
 @asynccontextmanager
 async def fresh_databases() -> AsyncIterator[FreshDatabases]:
     """Servers for the block."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-chaos-"))
-    folder.chmod(0o755)
-    server = EmbeddedPostgres(folder / "data")
-    try:
-        await asyncio.to_thread(server.__enter__)
-        async with connect(server.url) as connection:
-            await connection.execute("CREATE DATABASE ready")
-        ready = server.url.replace("@/postgres?", "@/ready?")
-        await migrate(ready)
-        async with connect(ready) as connection:
-            await record_claims(connection)
-        yield FreshDatabases(server, folder)
-    finally:
-        await asyncio.to_thread(server.__exit__, None, None, None)
-        shutil.rmtree(folder)
+    with server_folder() as folder:
+        server = EmbeddedPostgres(folder / "data")
+        try:
+            await asyncio.to_thread(server.__enter__)
+            async with connect(server.url) as connection:
+                await connection.execute("CREATE DATABASE ready")
+            ready = server.url.replace("@/postgres?", "@/ready?")
+            await migrate(ready)
+            async with connect(ready) as connection:
+                await record_claims(connection)
+            yield FreshDatabases(server, folder)
+        finally:
+            await asyncio.to_thread(server.__exit__, None, None, None)

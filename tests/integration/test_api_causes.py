@@ -73,9 +73,9 @@ async def test_failures_are_grouped_by_code_the_best_label_and_version(north: ht
     assert (found["failed"], found["read"], found["label"], found["text"]) == (14, 14, "revision", "")
     assert found["by"] == ["code", "label:revision", "from_version"]
     assert [each["text"] for each in found["causes"]] == [
-        "E_BOOT · revision B · from 2.1.0: 12 devices",
-        "E_BOOT · revision B · from 2.0.0: 1 device",
-        "no answer · revision A · from 2.1.0: 1 device",
+        "E_BOOT · revision=B · from 2.1.0: 12 devices",
+        "E_BOOT · revision=B · from 2.0.0: 1 device",
+        "no answer · revision=A · from 2.1.0: 1 device",
     ]
     assert found["causes"][0] == {
         "devices": 12,
@@ -84,7 +84,7 @@ async def test_failures_are_grouped_by_code_the_best_label_and_version(north: ht
         "message": None,
         "label": "revision=B",
         "from_version": "2.1.0",
-        "text": "E_BOOT · revision B · from 2.1.0: 12 devices",
+        "text": "E_BOOT · revision=B · from 2.1.0: 12 devices",
     }
 
 
@@ -92,8 +92,8 @@ async def test_failures_are_grouped_by_code_the_best_label_and_version(north: ht
     ("by", "texts"),
     [
         ("code", ["E_BOOT: 13 devices", "no answer: 1 device"]),
-        ("label:revision", ["revision B: 13 devices", "revision A: 1 device"]),
-        ("label", ["revision B: 13 devices", "revision A: 1 device"]),
+        ("label:revision", ["revision=B: 13 devices", "revision=A: 1 device"]),
+        ("label", ["revision=B: 13 devices", "revision=A: 1 device"]),
         ("from_version", ["from 2.1.0: 13 devices", "from 2.0.0: 1 device"]),
         ("code,label:site", ["E_BOOT · no site: 13 devices", "no answer · no site: 1 device"]),
     ],
@@ -189,7 +189,7 @@ async def test_the_page_s_causes_are_kept_until_a_device_fails(pool: Pool, path:
     kept = causes.TopCauses()
     async with tenant_transaction(pool, "north", queues=True) as connection:
         first = await kept.read(connection, "north", number_of(path), failed=14)
-        assert first[0].text == "E_BOOT · revision B · from 2.1.0: 12 devices"
+        assert first[0].text == "E_BOOT · revision=B · from 2.1.0: 12 devices"
         assert await kept.read(connection, "north", number_of(path), failed=0) == ()
     await end(pool, path, A, "FAILED", error_code="E_FLASH", failed_reason="reported")
     async with tenant_transaction(pool, "north") as connection:
@@ -212,9 +212,9 @@ async def test_the_overview_has_the_first_causes(pool: Pool, north: httpx2.Async
     await pool.execute("UPDATE ota_campaigns SET pending = 0, failed = 14, succeeded = 46")  # as the engine counts
     found = (await north.get(f"{path}/overview")).json()["causes"]
     assert [each["text"] for each in found] == [
-        "E_BOOT · revision B · from 2.1.0: 12 devices",
-        "E_BOOT · revision B · from 2.0.0: 1 device",
-        "no answer · revision A · from 2.1.0: 1 device",
+        "E_BOOT · revision=B · from 2.1.0: 12 devices",
+        "E_BOOT · revision=B · from 2.0.0: 1 device",
+        "no answer · revision=A · from 2.1.0: 1 device",
     ]
     assert found[0]["label"] == "revision=B"
 
@@ -235,7 +235,7 @@ async def test_one_failure_shows_the_label_of_the_policy_where_the_device_has_it
     await pool.execute("UPDATE ota_device_status SET status = 'PENDING' WHERE status = 'FAILED'")
     await end(pool, path, A[:1], "FAILED", error_code="E_SPACE", failed_reason="reported")
     for label, text in (
-        ("revision", "E_SPACE · revision A · from 2.1.0: 1 device"),
+        ("revision", "E_SPACE · revision=A · from 2.1.0: 1 device"),
         ("site", "E_SPACE · from 2.1.0: 1 device"),
         (None, "E_SPACE · from 2.1.0: 1 device"),
     ):

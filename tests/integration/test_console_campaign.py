@@ -221,6 +221,7 @@ async def test_the_device_table_shows_versions_and_the_labels_of_the_causes(pool
         "campaign_id": int(page.rpartition("/")[2]),
         "causes": [{"label": "revision=A"}, {"label": None}, {"label": "site="}],
         "segments": [{"labels": {"revision": "B", "line": "1"}}],
+        "waves": [],
     }
     shown = await device_table.read(pool, "north", overview, DeviceFilter(), cursor=None)
     assert shown["labels"] == ["revision", "site"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -37,7 +35,7 @@ from tests.engine import (
     wait_until_ended,
     worker,
 )
-from tests.servers import start_postgres
+from tests.servers import server_folder, start_postgres
 from tests.support import eventually, free_port, psql, rollwave, rollwave_running
 
 
@@ -309,13 +307,8 @@ class Logged:
 
 @contextmanager
 def logging_server() -> Iterator[Logged]:
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)
-    try:
-        with EmbeddedPostgres(folder / "logged", settings=statement_log.SETTINGS) as server:
-            yield Logged(server)
-    finally:
-        shutil.rmtree(folder)
+    with server_folder() as folder, EmbeddedPostgres(folder / "logged", settings=statement_log.SETTINGS) as server:
+        yield Logged(server)
 
 
 @pytest.fixture
@@ -542,13 +535,8 @@ async def test_the_statement_log_check_compares_the_tenant(logged_by_pulse_app: 
 @pytest.fixture(params=["embedded", "debian"])
 def bare_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     """A server without the engine's roles."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)
-    try:
-        with start_postgres(request.param, folder) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder)
+    with server_folder() as folder, start_postgres(request.param, folder) as server:
+        yield server
 
 
 async def test_the_engine_needs_no_superuser(

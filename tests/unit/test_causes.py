@@ -82,8 +82,8 @@ def test_causes_are_grouped_and_ordered_by_their_devices() -> None:
     failures = [failure(revision="B")] * 13 + [failure(revision="B", version="2.0")] + [failure("E_DISK")]
     found = group(failures, By(label="revision"))
     assert [each.text for each in found] == [
-        "E_BOOT · revision B · from 1.0: 13 devices",
-        "E_BOOT · revision B · from 2.0: 1 device",
+        "E_BOOT · revision=B · from 1.0: 13 devices",
+        "E_BOOT · revision=B · from 2.0: 1 device",
         "E_DISK · no revision · from 1.0: 1 device",
     ]
     assert sum(each.devices for each in found) == len(failures)

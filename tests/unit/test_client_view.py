@@ -39,7 +39,7 @@ OVERVIEW: dict[str, Any] = {
          "text": "rest (2 of 2): waits for an approval", "number": 1, "needs_role": "approver"},
     ],
     "guardrails": [{"used": 0.6, "tripped": False, "text": "boots: 3 of 50 failed"}],
-    "causes": [{"devices": 3, "text": "E_BOOT · revision B: 3 devices"}],
+    "causes": [{"devices": 3, "text": "E_BOOT · revision=B: 3 devices"}],
     "waiting": [{"devices": 50, "text": "wave rest waits for an approval"}],
 }  # fmt: skip
 
@@ -71,7 +71,7 @@ def test_all_that_the_server_says_is_drawn() -> None:
         "boots: 3 of 50 failed",
         "▁▃█ 5.2 a minute",
         "done between 14:10 and 14:40 UTC",
-        "E_BOOT · revision B: 3 devices",
+        "E_BOOT · revision=B: 3 devices",
         "50 wave rest waits for an approval",
     ):
         assert expected in seen

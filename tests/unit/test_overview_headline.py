@@ -167,7 +167,7 @@ RULES_IN_ORDER: Sequence[tuple[str, Level, Mapping[str, Any], str]] = (
         "a segment over the threshold",
         Level.WATCH,
         {"segments": [segment()]},
-        "Revision=B: 8 of 28 failed, at least 12 % of all, over 10 %",
+        "Devices with revision=B: 8 of 28 failed, at least 12 % of all, over 10 %",
     ),
     (
         "a guardrail more than half used",

@@ -90,6 +90,8 @@ class TestGuardrails:
             "tripped": False,
             "used": pytest.approx(0.2),
             "text": "failures: 2 % failed (2 of 100); stops itself above 10 %, after 31 more failures in a row",
+            "wave": None,
+            "labels": None,
         }
 
     @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from rollwave.api.routes.campaign_devices import keys_and_values
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.store import campaign_devices
 from rollwave.store.database import Pool
@@ -23,40 +24,45 @@ MAX_LABELS = 2
 class DeviceFilter:
     """Which devices are shown. None: any.
 
-    ``label``: ``key=value``. ``code`` and ``from_version`` may be empty: devices without one.
+    ``labels``: each ``key=value``. ``code`` and ``from_version`` may be empty: devices without one. ``wave``: its
+    number, from 0.
     """
 
     status: ExecutionStatus | None = None
     code: str | None = None
-    label: str | None = None
+    labels: tuple[str, ...] = ()
     from_version: str | None = None
+    wave: int | None = None
 
     @property
-    def given(self) -> Mapping[str, str]:
+    def given(self) -> Sequence[tuple[str, str]]:
         """The parameters of the address."""
-        named = {"status": self.status and self.status.value, "code": self.code, "label": self.label}
-        found = {**named, "from_version": self.from_version}
-        return {name: value for name, value in found.items() if value is not None}
+        named = {"status": self.status and self.status.value, "code": self.code, "from_version": self.from_version}
+        wave = None if self.wave is None else str(self.wave)
+        one = [(name, value) for name, value in {**named, "wave": wave}.items() if value is not None]
+        return [*one, *(("label", label) for label in self.labels)]
 
     def query(self, **more: str) -> str:
         """The query of an address with this filter; empty: none."""
-        given = {**self.given, **more}
+        given = [*self.given, *more.items()]
         return f"?{urlencode(given)}" if given else ""
 
-    @property
-    def cause(self) -> str:
-        """What is filtered for beside the state, in words."""
-        label = (self.label or "").replace("=", " ", 1) if self.label else None
+    def cause(self, waves: Sequence[Mapping[str, Any]]) -> str:
+        """What is filtered for beside the state, in words. ``waves``: of the overview."""
         version = None if self.from_version is None else f"from {self.from_version or 'an unknown version'}"
-        parts = (None if self.code is None else self.code or "no code", label, version)
+        parts = (None if self.code is None else self.code or "no code", *self.labels, version, self._wave(waves))
         return " · ".join(part for part in parts if part)
+
+    def _wave(self, waves: Sequence[Mapping[str, Any]]) -> str | None:
+        if self.wave is None:
+            return None
+        return f"wave {next((each['name'] for each in waves if each['number'] == self.wave), self.wave + 1)}"
 
     @property
     def of_rows(self) -> campaign_devices.Filter:
         """The filter as the store takes it."""
-        key, _, value = (self.label or "").partition("=")
-        label = (key, value) if self.label else None
-        return campaign_devices.Filter(self.status, self.code, None, None, label, self.from_version)
+        labels = keys_and_values(self.labels)
+        return campaign_devices.Filter(self.status, self.code, None, self.wave, labels, self.from_version)
 
 
 def shown_labels(overview: Mapping[str, Any]) -> list[str]:
@@ -91,7 +97,7 @@ async def read(
         "query": chosen.query(),
         "filtered": bool(chosen.given),
         "status": chosen.status.value if chosen.status else "",
-        "cause": chosen.cause,
+        "cause": chosen.cause(overview["waves"]),
         "code": chosen.code or "",
     }
 

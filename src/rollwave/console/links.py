@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from rollwave.domain.ids import in_path
@@ -21,3 +22,13 @@ def device(device_id: str) -> str:
 def group(group_id: str) -> str:
     """The address of a group's page."""
     return f"/console/groups/{in_path(group_id)}"
+
+
+def campaign_devices(campaign_id: int, labels: Mapping[str, object] | None = None, **values: object) -> str:
+    """The address of the device table of a campaign's page. ``labels``: with their values, None: without the label.
+
+    Values that are None are left out.
+    """
+    given = [(name, value) for name, value in values.items() if value is not None]
+    given += [("label", f"{key}={'' if value is None else value}") for key, value in sorted((labels or {}).items())]
+    return f"/console/campaigns/{campaign_id}?{urlencode(given)}#devices"

@@ -33,7 +33,7 @@ class Filter:
     Attributes:
         code, reason: of the last failed attempt; empty: the device has none.
         wave: the number of its wave. Devices of a campaign without a policy document have none.
-        label: key and value of a label; an empty value: the device does not have the label.
+        labels: keys and values of labels, all of which a device has; an empty value: it does not have the label.
         version: what the device runs, as it last said; empty: it is not known.
     """
 
@@ -41,7 +41,7 @@ class Filter:
     code: str | None = None
     reason: str | None = None
     wave: int | None = None
-    label: tuple[str, str] | None = None
+    labels: tuple[tuple[str, str], ...] = ()
     version: str | None = None
 
     @property
@@ -52,12 +52,12 @@ class Filter:
     @property
     def of_labels(self) -> bool:
         """Whether it takes the devices' labels to decide."""
-        return self.label is not None or self.version is not None
+        return bool(self.labels) or self.version is not None
 
     def fits(self, device: device_labels.Labels) -> bool:
         """Whether the labels of a device are as asked."""
-        fits_label = self.label is None or device.of.get(self.label[0], "") == self.label[1]
-        return fits_label and (self.version is None or (device.version or "") == self.version)
+        fits_labels = all(device.of.get(key, "") == value for key, value in self.labels)
+        return fits_labels and (self.version is None or (device.version or "") == self.version)
 
 
 class Found(NamedTuple):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from rollwave.api.auth import Viewer
 from rollwave.api.parameters import CampaignNumber, DbPool, Limit, TextCursor, problems
@@ -27,13 +29,14 @@ WaveNumber = Annotated[
     int | None,
     Query(ge=0, le=MAX_COUNT, description="Only devices of this wave, in a campaign with a policy document"),
 ]
+_KeyValue = Annotated[str, Field(max_length=600, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*=[^\x00]*$")]
 LabelFilter = Annotated[
-    str | None,
+    list[_KeyValue] | None,
     Query(
-        max_length=600,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*=[^\x00]*$",
-        description="Only devices with this label, as `key=value`; `key=`: devices that do not have the label",
-        examples=["revision=B"],
+        max_length=10,
+        description="Only devices with this label, as `key=value`; `key=`: devices that do not have the label. Given "
+        "more than once: devices with all of these labels",
+        examples=[["revision=B"]],
     ),
 ]
 FromVersion = Annotated[
@@ -65,7 +68,7 @@ async def list_campaign_devices(
     With `label` or `from_version`, `total` is null, and up to 10,000 devices are looked at for a page: a page may be
     short, also empty, and have a next one.
     """
-    chosen = campaign_devices.Filter(status, code, reason, wave, _key_and_value(label), from_version)
+    chosen = campaign_devices.Filter(status, code, reason, wave, keys_and_values(label or ()), from_version)
     try:
         found = await campaign_devices.find(pool, grant.tenant_id, campaign_id, chosen, limit=limit, cursor=cursor)
     except LabelsUnavailable as error:
@@ -80,8 +83,6 @@ async def list_campaign_devices(
     )
 
 
-def _key_and_value(label: str | None) -> tuple[str, str] | None:
-    if label is None:
-        return None
-    key, _, value = label.partition("=")
-    return key, value
+def keys_and_values(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Labels that were given as ``key=value``."""
+    return tuple((key, value) for key, _, value in (label.partition("=") for label in labels))

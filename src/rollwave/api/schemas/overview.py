@@ -68,6 +68,8 @@ class OverviewGuardrail(BaseModel):
     method: Method
     action: TripAction
     group: str = Field(description="The group of devices closest to tripping; empty: the whole campaign")
+    wave: int | None = Field(description="Number of the wave that is this group; null: it is no wave")
+    labels: dict[str, str | None] | None = Field(description="The labels of this group; null: it has none")
     value: float = Field(description="Share of devices that failed, 0 to 1")
     limit: float | None = Field(description="`sequential`: lower bound on the true share of failures; null: none")
     threshold: float = Field(description="Share of failures over which it trips, 0 to 1")

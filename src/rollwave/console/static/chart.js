@@ -137,7 +137,7 @@ export class Chart {
     const range = this.#span(data), top = this.#top(data, range);
     const axis = { stroke: muted, font: `${pixels(12)}px system-ui, sans-serif`, grid: { stroke: line, width: 1 }, ticks: { show: false } };
     return {
-      width, height, padding: [pixels(16), pixels(24), 0, 0], legend: { show: false },
+      width, height, padding: [pixels(16), pixels(32), 0, 0], legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { setScale: false, x: false, y: false } },
       tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: true, range: () => range }, y: { range: () => [0, top] } },

@@ -194,7 +194,7 @@ def _cause(key: _Key, devices: int, by: By) -> Cause:
     label = None if by.label is None else (by.label, key.label)
     parts = [failure_text(key.code, key.reason, key.message)] if by.code else []
     if label is not None:
-        parts.append(f"no {label[0]}" if label[1] is None else f"{label[0]} {label[1]}")
+        parts.append(f"no {label[0]}" if label[1] is None else f"{label[0]}={label[1]}")
     if by.version:
         parts.append("version unknown" if key.version is None else f"from {key.version}")
     number = "1 device" if devices == 1 else f"{devices:,} devices"

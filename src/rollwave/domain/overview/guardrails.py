@@ -20,8 +20,8 @@ class GuardrailStanding:
     """How far a guardrail is from tripping. Shares are 0 to 1.
 
     ``limit``: lower bound on the true share of failures; None: the guardrail compares the ``value`` itself.
-    ``wave`` (its name) or ``labels`` say which group of devices it judges; ``finished`` and ``failed`` count these
-    (None: a server of an earlier version does not tell). ``evidence``: the numbers of the trip.
+    ``wave`` (its name; ``wave_number`` is from 0) or ``labels`` say which group of devices it judges; ``finished`` and
+    ``failed`` count these (None: a server of an earlier version does not tell). ``evidence``: the numbers of the trip.
     """
 
     name: str
@@ -39,12 +39,14 @@ class GuardrailStanding:
     scope: str | None = None
     method: str | None = None
     evidence: Mapping[str, Any] | None = None
+    wave_number: int | None = None
 
     @classmethod
     def read(cls, entry: Mapping[str, Any], waves: Sequence[WaveStanding] = ()) -> GuardrailStanding:
         """Read an element of ``guardrails`` of ``GET …/campaigns/{id}``. ``waves``: those of the campaign."""
         found: dict[str, Any] = {each.name: entry.get(each.name) for each in fields(cls)}
         if (number := found["wave"]) is not None:
+            found["wave_number"] = number
             found["wave"] = next((each.name for each in waves if each.number == number), f"number {number + 1}")
         return cls(**found)
 
@@ -88,6 +90,11 @@ class GuardrailStanding:
     def group(self) -> str:
         """The group of devices that it judges, in words. Empty: all devices of the campaign."""
         return f"wave {self.wave}" if self.wave is not None else group_text(self.labels)
+
+    @property
+    def of_group(self) -> str:
+        """The group at the beginning of a sentence. Empty: all devices of the campaign."""
+        return f"devices with {self.group}" if self.labels and self.wave is None else self.group
 
     @property
     def text(self) -> str:
@@ -160,6 +167,8 @@ class GuardrailStanding:
         shown = {
             **{name: getattr(self, name) for name in ("name", "scope", "method", "action", "group", "value", "limit")},
             **{name: getattr(self, name) for name in ("threshold", "trips_after", "trips", "tripped", "used", "text")},
+            "wave": self.wave_number,
+            "labels": self.labels,
         }
         return shown | {"trips_after": None, "trips": "", "text": self.end_text} if ended else shown
 

@@ -159,7 +159,8 @@ def _quarantined(facts: OverviewFacts) -> str | None:
         return None
     if tripped:
         return f"Guardrail {_named(tripped[0])} tripped: {tripped[0].trip_text}; under quarantine, the rest goes on"
-    return f"Under quarantine: {segments[0].text.replace('under quarantine, ', '')}; the rest goes on"
+    worst = segments[0]
+    return f"{_capital(worst.subject)} are under quarantine: {worst.standing_text}; the rest goes on"
 
 
 def _over_limit(facts: OverviewFacts) -> str | None:
@@ -174,7 +175,7 @@ def _over_limit(facts: OverviewFacts) -> str | None:
     worst = max(facts.segments, key=lambda each: each.limit, default=None)
     if worst is None or worst.limit <= threshold:
         return None
-    return f"{_capital(worst.text)}, over {percent(threshold)}"
+    return f"{_capital(worst.subject)}: {worst.standing_text}, over {percent(threshold)}"
 
 
 def _near(facts: OverviewFacts) -> str | None:
@@ -182,7 +183,7 @@ def _near(facts: OverviewFacts) -> str | None:
     found = facts.closest
     if facts.ended or facts.status is CampaignStatus.CREATED or found is None or found.tripped or not found.failed:
         return None
-    text = _capital(f"{found.group}: {found.standing_text}" if found.group else found.standing_text)
+    text = _capital(f"{found.of_group}: {found.standing_text}" if found.group else found.standing_text)
     if found.used > HALF_USED:
         return text
     in_progress, left = facts.devices.in_progress, found.failures_left

@@ -44,9 +44,19 @@ class SegmentStanding:
     @property
     def text(self) -> str:
         """How it does, in words."""
+        return f"{self.name}: {'under quarantine, ' if self.quarantined else ''}{self.standing_text}"
+
+    @property
+    def subject(self) -> str:
+        """Its devices at the beginning of a sentence."""
+        return f"devices with {self.name}" if group_text(self.labels) else self.name
+
+    @property
+    def standing_text(self) -> str:
+        """How it does, in words, without its name."""
         share = f"{self.failed:,} of {self.succeeded + self.failed:,} failed"
         least = f", at least {percent(self.limit)} of all" if self.limit else ""
-        return f"{self.name}: {'under quarantine, ' if self.quarantined else ''}{share}{least}"
+        return f"{share}{least}"
 
     def to_json(self) -> dict[str, Any]:
         """The segment as an element of ``segments`` of the overview."""
