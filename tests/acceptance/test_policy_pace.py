@@ -46,9 +46,9 @@ async def test_a_ramp_gets_faster_with_success(here: World) -> None:
     ramp = {"from": 60, "factor": 10, "every_succeeded": 4}
     campaign = await here.started({"pace": {"per_minute": 6000, "ramp": ramp}})
     await here.sends(1)
-    entries = await campaign.get("/waiting")
-    [entry] = entries["waiting"]
-    assert (entry["reason"], entry["detail"]["per_minute"]) == ("pace", 60), entry
+    entries = {each["reason"]: each for each in (await campaign.get("/waiting"))["waiting"]}
+    # On a busy machine the next device may be due, and be in a worker's hands (lease).
+    assert entries["pace"]["detail"]["per_minute"] == 60, entries
     await campaign.is_("COMPLETED")
     rows = (await campaign.get("/devices?limit=100"))["devices"]
     started = sorted(datetime.fromisoformat(each["started_at"]) for each in rows)

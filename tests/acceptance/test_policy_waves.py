@@ -12,6 +12,7 @@ from rollwave.fleet.faults import Fault
 from tests.api import assert_problem
 from tests.moved_clock import Clock
 from tests.policy_story import HANGS, World, world
+from tests.support import eventually
 
 DEVICES = {f"dev-{number:02}": {"attributes": {"ring": "canary" if number < 4 else "prod"}} for number in range(12)}
 
@@ -49,8 +50,12 @@ async def test_a_soak_begins_anew_at_a_failure_and_needs_the_databases_clock(her
     await here.rests(3)
     assert (await campaign.wave("canary"))["state"] == "soaking"
     await here.report(late, 1, "FAILED")
-    await campaign.waits(wave=9)
     await campaign.counted(PENDING=9, SUCCESS=2, FAILED=1)
+
+    async def begun_anew() -> bool:
+        return bool((await campaign.waits(wave=9))["wave"]["until"] > entries["wave"]["until"])
+
+    await eventually(begun_anew, timeout=15, what="the soak begins anew")
     here.clock.forward(minutes=20)
     await here.rests(3)
     assert (await campaign.wave("canary"))["state"] == "soaking"
