@@ -41,6 +41,8 @@ def guardrail(name: str, used: float, value: float, text: str, *, threshold: flo
         "method": "ratio",
         "action": "abort",
         "group": "",
+        "wave": None,
+        "labels": None,
         "value": value,
         "limit": None,
         "threshold": threshold,

@@ -20,7 +20,6 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 
 from rollwave.console.pages import NAVIGATION, Can, environment
-from rollwave.console.static_files import load
 from rollwave.domain.role import Role
 from scripts import console_sample_data as data
 from scripts.console_sample_parts import Document
@@ -36,7 +35,7 @@ PAGES = "console/styleguide"
 
 def templates() -> Environment:
     """The console's templates, and that of the style guide."""
-    made = environment(load())
+    made = environment()
     assert made.loader is not None
     made.loader = ChoiceLoader([made.loader, FileSystemLoader(Path(__file__).parent / "styleguide_templates")])
     return made

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import httpx2
 
-from tests.support import environment, eventually, free_port, rollwave, rollwave_running
+from rollwave.domain.role import Role
+from rollwave.store import access
+from rollwave.store.database import create_pool
+from tests.support import environment, eventually, free_port, program, rollwave, rollwave_running
 
 TENANT = "north"
 
@@ -45,10 +48,9 @@ async def installed(
     async with rollwave_running("serve", "--port", url.rpartition(":")[2], log=log, env=settings) as server:
         async with httpx2.AsyncClient(base_url=url, timeout=5, trust_env=False) as client:
             await eventually(lambda: _ready(client), timeout=timeout, what="rollwave serve is ready")
-        made = rollwave("apikey", "create", "--tenant", TENANT, "--role", "operator", env=settings)
-        yield Installation(
-            database, broker, {"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": made.stdout.strip(), **settings}
-        )
+        async with create_pool(database, size=1) as pool:
+            key = await access.create(pool, TENANT, Role.OPERATOR)
+        yield Installation(database, broker, {"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": key, **settings})
         assert server.process.returncode is None, server.output()
 
 
@@ -57,7 +59,7 @@ def run_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int,
     screen, terminal = pty.openpty()
     with os.fdopen(screen, "rb", buffering=0) as shown:
         running = subprocess.Popen(
-            [rollwave("--version").args[0], *arguments],
+            [program(), *arguments],
             env=environment(**installation.env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -79,7 +79,7 @@ def rollwave(
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed ``rollwave`` and return its result. ``env`` holds its settings."""
     return subprocess.run(
-        [_program(), *arguments],
+        [program(), *arguments],
         env=environment(**(env or {})),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -112,7 +112,7 @@ async def rollwave_running(
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *within,
-            _program(),
+            program(),
             *arguments,
             env=environment(**(env or {})),
             stdin=subprocess.DEVNULL,
@@ -140,5 +140,6 @@ def psql(url: str, sql: str) -> str:
     return result.stdout.strip()
 
 
-def _program() -> str:
+def program() -> str:
+    """The path of the installed ``rollwave``."""
     return str(Path(sys.executable).with_name("rollwave"))

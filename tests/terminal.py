@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import groupby
-from pathlib import Path
 
 import pyte
 
-from tests.support import environment
+from tests.support import environment, program
 
 
 def shown(
@@ -29,7 +27,7 @@ def shown(
     encoding = {"PYTHONIOENCODING": "utf-8" if utf8 else "ascii"}
     with os.fdopen(keyboard, "rb", buffering=0) as output:
         running = subprocess.Popen(
-            [str(Path(sys.executable).with_name("rollwave")), *arguments],
+            [program(), *arguments],
             env=environment(**env) | size | encoding,
             stdin=subprocess.DEVNULL,
             stdout=terminal,

@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from rollwave.cli.main import app
-from tests.support import eventually, free_port, psql, rollwave, rollwave_running
+from tests.support import eventually, free_port, program, psql, rollwave, rollwave_running
 
 COMMANDS = (
     ["demo"],
@@ -186,8 +186,7 @@ async def test_api_keys_are_created_listed_and_revoked(database: str) -> None:
 def test_writing_help_to_a_closed_pipe_prints_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    program = rollwave("--version").args[0]
-    done = subprocess.run([program, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([program(), "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.stderr == ""
 

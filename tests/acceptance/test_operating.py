@@ -17,7 +17,7 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.groups import targeting_held_after_first_batch
 from tests.installation import TENANT, Installation, installed, run_on_a_terminal
-from tests.support import environment, eventually, free_port, psql, rollwave, rollwave_running
+from tests.support import environment, eventually, free_port, program, psql, rollwave, rollwave_running
 
 URL = "http://files.example/fw.bin"
 
@@ -270,7 +270,7 @@ def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:
     os.write(keyboard, answer.encode())
     try:
         return subprocess.run(
-            [rollwave("--version").args[0], *arguments],
+            [program(), *arguments],
             env=environment(**north.env),
             stdin=terminal,
             capture_output=True,

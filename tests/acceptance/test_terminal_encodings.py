@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.installation import TENANT, Installation, installed
-from tests.support import environment, psql, rollwave
+from tests.support import environment, program, psql
 
 NAME = "Frühling → 春 😀"
 TERMINALS = {
@@ -30,21 +31,37 @@ SHOWN = {
 ENCODINGS = {"strict": "cp1252", "C": "ascii", "utf-8": "utf-8"}
 
 
-@pytest.fixture
-async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
-        installation.do("firmware", "add", "http://h/f", "--version", f"2.0 {NAME}", "--device-type", NAME)
-        installation.do("device-group", "put", "all", "dev-1")
-        psql(database, f"UPDATE devices SET device_type = '{NAME}'")
-        installation.do("campaign", "create", NAME, "--firmware", f"2.0 {NAME}", "--group", "all")
-        psql(database, f"UPDATE ota_device_status SET error_message = '{NAME}'")
-        psql(
-            database,
-            "INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)"
-            f" VALUES ('{TENANT}', 'dev-1', 'no JSON', convert_to('{NAME}', 'UTF8'))",
-        )
-        psql(database, f"UPDATE rollwave_api_keys SET name = '{NAME}'")
-        yield installation
+DATABASE = "terminal_encodings"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def north(
+    postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Installation]:
+    """One installation for all terminals."""
+    psql(postgres_url, f"CREATE DATABASE {DATABASE} TEMPLATE {template}")
+    database = postgres_url.replace("@/postgres?", f"@/{DATABASE}?")
+    log = tmp_path_factory.mktemp("north") / "serve.log"
+    with EmbeddedBroker() as broker:
+        async with installed(database, broker.url, log) as installation:
+            fill(installation)
+            yield installation
+    psql(postgres_url, f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+def fill(north: Installation) -> None:
+    """Make an object of each kind with the name."""
+    north.do("firmware", "add", "http://h/f", "--version", f"2.0 {NAME}", "--device-type", NAME)
+    north.do("device-group", "put", "all", "dev-1")
+    psql(north.database, f"UPDATE devices SET device_type = '{NAME}'")
+    north.do("campaign", "create", NAME, "--firmware", f"2.0 {NAME}", "--group", "all")
+    psql(north.database, f"UPDATE ota_device_status SET error_message = '{NAME}'")
+    psql(
+        north.database,
+        "INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)"
+        f" VALUES ('{TENANT}', 'dev-1', 'no JSON', convert_to('{NAME}', 'UTF8'))",
+    )
+    psql(north.database, f"UPDATE rollwave_api_keys SET name = '{NAME}'")
 
 
 LISTS = (
@@ -58,7 +75,7 @@ LISTS = (
 
 
 @pytest.mark.parametrize("terminal", TERMINALS)
-async def test_what_commands_print_is_printed_in_every_terminal_encoding(
+def test_what_commands_print_is_printed_in_every_terminal_encoding(
     north: Installation, terminal: str, tmp_path: Path
 ) -> None:
     lists(north, terminal)
@@ -87,8 +104,8 @@ def errors_and_help(north: Installation, terminal: str, folder: Path) -> None:
     table = folder / "devices.csv"
     table.write_text(f"device_id\n{NAME}\n")
     for words in (
-        ["device-group", "import", "all", str(table)],
-        ["firmware", "add", "http://h/other", "--version", "2.0 →", "--device-type", NAME],
+        ["device-group", "import", f"all {terminal}", str(table)],
+        ["firmware", "add", "http://h/other", "--version", f"2.0 → {terminal}", "--device-type", NAME],
         ["campaign", "create", NAME, "--firmware", "→", "--group", "all"],
     ):
         assert b"Traceback" not in on(terminal, north, *words).stderr, words
@@ -98,7 +115,7 @@ def errors_and_help(north: Installation, terminal: str, folder: Path) -> None:
 
 def on(terminal: str, north: Installation, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [rollwave("--version").args[0], *arguments],
+        [program(), *arguments],
         env=environment(**north.env) | TERMINALS[terminal],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -111,7 +128,7 @@ def seen_on_a_terminal(terminal: str, north: Installation, *arguments: str) -> b
     screen, end = pty.openpty()
     with os.fdopen(screen, "rb", buffering=0) as shown:
         running = subprocess.Popen(
-            [rollwave("--version").args[0], *arguments],
+            [program(), *arguments],
             env=environment(**north.env) | TERMINALS[terminal] | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
             stdin=subprocess.DEVNULL,
             stdout=end,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from rollwave.api import problems
@@ -83,7 +83,6 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
         version=version("rollwave"),
         docs_url=None,  # these pages would load scripts from other servers
         redoc_url=None,
-        generate_unique_id_function=_operation_id,
     )
     app.state.pool = pool
     app.state.settings = settings
@@ -92,11 +91,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.top_causes = TopCauses()
     app.state.hub = _hub(app)
     app.state.stopping.append(app.state.hub.close)
-    app.include_router(ops_router)
-    app.include_router(policies.schemas, prefix=PREFIX)
-    for each in _ROUTES:
-        app.include_router(each.router, prefix=PREFIX)
-        app.include_router(each.router, include_in_schema=False)  # as older hosts call them
+    app.router.routes.extend(_all.routes)
     problems.install(app)
     return app
 
@@ -113,3 +108,17 @@ def _hub(app: FastAPI) -> Hub:
 
 def _operation_id(route: APIRoute) -> str:
     return route.name
+
+
+def _routes() -> APIRouter:
+    """All routes. Applications of a process share them: FastAPI works out what they need at their first request."""
+    found = APIRouter(generate_unique_id_function=_operation_id)
+    found.include_router(ops_router)
+    found.include_router(policies.schemas, prefix=PREFIX)
+    for each in _ROUTES:
+        found.include_router(each.router, prefix=PREFIX)
+        found.include_router(each.router, include_in_schema=False)  # as older hosts call them
+    return found
+
+
+_all = _routes()

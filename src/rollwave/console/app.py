@@ -76,9 +76,8 @@ def create(pool: Pool, settings: Settings) -> FastAPI:
     console.state.campaign_lists = CampaignLists(pool, settings)
     console.state.login_attempts = Throttle()
     console.state.static_files = static_files.load()
-    console.state.templates = environment(console.state.static_files)
-    console.include_router(static_files.router)
-    for each in ROUTES:
-        console.include_router(each.router)
+    console.state.templates = environment()
+    for router in (static_files.router, *(each.router for each in ROUTES)):
+        console.router.routes.extend(router.routes)
     errors.install(console)
     return console

@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rollwave.console import csrf, formats, links
+from rollwave.console import csrf, formats, links, static_files
 from rollwave.console.addresses import LOGIN, here, page_of
 from rollwave.console.session import VISITOR, Session, drop_cookie, keeper, set_cookie
-from rollwave.console.static_files import StaticFiles
 from rollwave.domain.role import Role
 from rollwave.store import brakes
 
@@ -52,8 +52,9 @@ class Can:
         return cls(*(role is not None and role.covers(each) for each in Role))
 
 
-def environment(static_files: StaticFiles) -> Environment:
-    """The templates. Text is escaped, and a name that is not defined is an error."""
+@cache
+def environment() -> Environment:
+    """The templates, each compiled once. Text is escaped, and a name that is not defined is an error."""
     made = Environment(
         loader=PackageLoader("rollwave.console", "templates"),
         autoescape=True,
@@ -62,7 +63,7 @@ def environment(static_files: StaticFiles) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals |= {"static": static_files.url, "t": formats, "links": links, "navigation": NAVIGATION}
+    made.globals |= {"static": static_files.load().url, "t": formats, "links": links, "navigation": NAVIGATION}
     made.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "sort_keys": False}
     return made
 

@@ -7,6 +7,7 @@ import hashlib
 import mimetypes
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -54,8 +55,9 @@ class StaticFiles:
         return f"/console/static/{self.version}/{name}"
 
 
+@cache
 def load() -> StaticFiles:
-    """Read all files under ``static/``."""
+    """All files under ``static/``, read once."""
     found = dict(sorted(_walk(files("rollwave.console") / "static", "")))
     digest = hashlib.sha256()
     for name, body in found.items():
