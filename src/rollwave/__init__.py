@@ -12,11 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rollwave.engine.worker.campaign_overview import campaign_overview
     from rollwave.engine.worker.embedding import run_ota_campaign_tick, run_ota_status_listener, worker_loop
     from rollwave.engine.worker.readiness import readiness
     from rollwave.settings import Settings
 else:
-    _HOMES = {"readiness": "rollwave.engine.worker.readiness", "Settings": "rollwave.settings"}
+    _HOMES = {
+        "campaign_overview": "rollwave.engine.worker.campaign_overview",
+        "readiness": "rollwave.engine.worker.readiness",
+        "Settings": "rollwave.settings",
+    }
 
     def __getattr__(name: str) -> Any:
         # Only when asked for: the command line's help need not wait for the engine.
@@ -25,4 +30,11 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Settings", "readiness", "run_ota_campaign_tick", "run_ota_status_listener", "worker_loop"]
+__all__ = [
+    "Settings",
+    "campaign_overview",
+    "readiness",
+    "run_ota_campaign_tick",
+    "run_ota_status_listener",
+    "worker_loop",
+]

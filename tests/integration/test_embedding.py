@@ -17,12 +17,15 @@ import prometheus_client
 import pytest
 import structlog
 
-from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave import Settings, campaign_overview, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.worker import host_pool
+from rollwave.errors import DatabaseUnavailable, NotFound
 from rollwave.store.database import Pool, create_pool
+from tests.api import CAMPAIGNS, calling
 from tests.engine import (
+    TENANT,
     Connection,
     always_succeeds,
     connect,
@@ -409,6 +412,30 @@ async def test_readiness_raises_no_error(
     await closed
     await closed.close()
     assert (await readiness(closed, settings=settings_for(broker)))["status"] == "not ready"
+
+
+async def test_a_host_reads_what_the_page_of_a_campaign_shows(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 5)
+    before = await campaign_overview(pool, TENANT, campaign, settings=settings_for(broker))
+    assert (before["headline"]["rule"], before["devices"]["PENDING"]) == ("cannot_send", 5)
+    async with devices(broker.url, always_succeeds), embedded(pool, settings=settings_for(broker)):
+        await wait_until_ended(host, campaign)
+        found = await campaign_overview(pool, TENANT, campaign)
+    assert found["headline"] == {"level": "ok", "rule": "none", "text": "Completed: 5 of 5 devices run 2.1.0"}
+    assert found["completed_at"].tzinfo is not None
+    async with calling(pool, TENANT) as client:
+        shown = (await client.get(f"{CAMPAIGNS}/{campaign}/overview")).json()
+    assert shown.keys() == found.keys()
+    with pytest.raises(NotFound):
+        await campaign_overview(pool, "south", campaign)
+
+
+async def test_an_overview_without_a_database_is_an_error_that_a_host_can_catch(broker: EmbeddedBroker) -> None:
+    async with asyncpg.create_pool(f"postgresql://x@127.0.0.1:{free_port()}/x", min_size=0) as away:
+        with pytest.raises(DatabaseUnavailable, match="the database cannot be used"):
+            await campaign_overview(away, TENANT, 1, settings=settings_for(broker))
 
 
 async def test_the_hosts_trace_id_is_in_the_logs(
