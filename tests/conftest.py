@@ -41,6 +41,8 @@ TEMPLATE = "rollwave_template"
 TOOLS = {"promtool": "promtool", "stack_prometheus": "prometheus", "systemd_analyze": "systemd-analyze"}
 """Debian's programs that run or check the files in ``deploy/``, by fixture."""
 PROGRAMS = TOOLS | {"chromium": "chromium"}
+SLOW_FIRST = ("chaos", "acceptance", "browser", "integration", "unit")
+"""The folders of tests in the order in which they run, so that no process is left with a long test at the end."""
 _numbers = itertools.count(1)
 
 # On a busy machine the first example takes seconds. This says nothing about the code under test.
@@ -72,13 +74,18 @@ def outage(request: pytest.FixtureRequest) -> float:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test by its folder. Outside CI, leave out tests whose server is not installed."""
+    """Mark each test by its folder, slow ones first. Outside CI, leave out tests whose server is not installed."""
     for item in items:
-        item.add_marker(item.path.relative_to(HERE).parts[0])
+        item.add_marker(_folder(item))
+    items.sort(key=lambda item: SLOW_FIRST.index(_folder(item)))
     if os.environ.get("CI") != "true":
         left_out = [item for item in items if _lacks_server(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).parts[0]
 
 
 def pytest_collection_finish() -> None:

@@ -85,7 +85,8 @@ async def test_a_kept_demo_has_a_link_to_the_console_and_campaigns_to_try_things
     async with rollwave_running("demo", "--keep", log=tmp_path / "log", env={"TMPDIR": str(demo_folder)}) as demo:
         await eventually(lambda: "\nFirmware 2.1.0 is good." in demo.output(), timeout=60, what="the story")
         link = next(line for line in demo.output().splitlines() if line.startswith("http://"))
-        await eventually(lambda: "The servers and the devices are still running." in demo.output(), timeout=120)
+        await eventually(lambda: "Ctrl-C stops them." in demo.output(), timeout=120, what="the end of the story")
+        assert "The servers and the devices are still running." in demo.output()
         api_key = re.findall(r"ROLLWAVE_API_KEY=(\S+)", demo.output())[0]
         base = link.partition("/console")[0]
         for _ in range(2):  # It may be used again.
