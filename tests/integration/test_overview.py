@@ -217,6 +217,8 @@ async def test_a_quarantined_segment_is_named_and_comes_first(
     ]
     [guardrail] = found["guardrails"]
     assert (guardrail["group"], guardrail["tripped"], guardrail["used"]) == ("revision=B", True, 1.0)
+    [row] = (await north.get(CAMPAIGNS)).json()["campaigns"]
+    assert row["trips_after"] is None  # it has tripped
 
 
 @pytest.mark.usefixtures("heard")

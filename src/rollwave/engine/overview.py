@@ -223,7 +223,7 @@ def _in_list(found: CampaignFacts, settings: Settings) -> Document:
         "devices": facts.devices.to_json(),
         "finished_share": facts.devices.finished_share,
         "failure_rate": facts.devices.failure_rate,
-        "trips_after": None if closest is None or facts.ended else closest.trips_after,
+        "trips_after": None if closest is None or closest.tripped or facts.ended else closest.trips_after,
         "waves": len(facts.waves),
         "from_versions": [each["version"] for each in from_versions(found.from_versions, 1)],
     }
