@@ -30,13 +30,15 @@ from rollwave.store.guarded_pool import guarded
 from tests.chaos.schedule import Plan
 from tests.chaos.workers import forks
 from tests.engine import Connection, breakdown, campaign_row
-from tests.live import SECONDS, Stream, following
+from tests.live import Stream, following
 from tests.support import end, environment, eventually, free_port
 
 LIVES = 2.0, 6.0
 """Seconds after which a server that listens is killed: at least, and at most."""
 TICK = 0.2
 """Seconds between two reads of a campaign."""
+AT_THE_END = 60.0
+"""Seconds within which a viewer sees the end. On a busy machine it takes many to start a server and to connect."""
 FINAL = "COMPLETED", "ABORTED"
 NEVER_LESS = "SUCCESS", "SKIPPED"
 """States that no device leaves. A failed device does, if an operator retries it."""
@@ -103,7 +105,7 @@ class Viewer:
 
         self.calm.set()
         try:
-            await eventually(same, timeout=SECONDS, what="the viewer to see the end")
+            await eventually(same, timeout=AT_THE_END, what="the viewer to see the end")
         except AssertionError:
             seen = self.last.get("as_of"), self.last.get("status"), self.last.get("devices")
             self.wrong.append(
