@@ -35,7 +35,7 @@ PAGES = "console/styleguide"
 
 def templates() -> Environment:
     """The console's templates, and that of the style guide."""
-    made = environment()
+    made = environment().overlay()
     assert made.loader is not None
     made.loader = ChoiceLoader([made.loader, FileSystemLoader(Path(__file__).parent / "styleguide_templates")])
     return made

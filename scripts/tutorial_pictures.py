@@ -25,7 +25,7 @@ _FAILURES = 8
 """Failures of revision B in the south before the pictures are taken: the verdict has changed by then."""
 _FAILED_OF_B = r"""(least) => {
   const causes = document.querySelector("#panel-causes")?.innerText ?? "";
-  return Number(causes.match(/revision B[^0-9]*[0-9.]*\s+(\d+)/)?.[1] ?? 0) >= least;
+  return Number(causes.match(/revision=B[^0-9]*[0-9.]*\s+(\d+)/)?.[1] ?? 0) >= least;
 }"""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from html import unescape
 
 import httpx2
 import pytest
@@ -220,7 +222,7 @@ async def test_the_device_table_shows_versions_and_the_labels_of_the_causes(pool
     overview = {
         "campaign_id": int(page.rpartition("/")[2]),
         "causes": [{"label": "revision=A"}, {"label": None}, {"label": "site="}],
-        "segments": [{"labels": {"revision": "B", "line": "1"}}],
+        "segments": [{"number": 1, "labels": {"revision": "B", "line": "1"}}],
         "waves": [],
     }
     shown = await device_table.read(pool, "north", overview, DeviceFilter(), cursor=None)
@@ -231,3 +233,19 @@ async def test_the_device_table_shows_versions_and_the_labels_of_the_causes(pool
     await pool.execute("CREATE VIEW rollwave_devices AS SELECT tenant_id, device_id FROM devices")
     shown = await device_table.read(pool, "north", overview, DeviceFilter(), cursor=None)
     assert (shown["labels"], len(shown["rows"])) == ([], DEVICES)
+
+
+async def test_a_page_without_a_device_leads_on_to_the_rest_of_a_large_campaign(pool: Pool) -> None:
+    """A page of a label looks at 10,000 devices. Those after them may have it."""
+    page = await prepare(pool)
+    await pool.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id)"
+        " SELECT 'north', $1, 'a-' || number FROM generate_series(1, 10000) AS number",
+        int(page.rpartition("/")[2]),
+    )
+    await devices.put_device(pool, "north", "pump-0003", device_type=None, attributes={"site": "z"})
+    async with signed_in(pool, "north", Role.VIEWER) as client:
+        shown = (await client.get(page, params={"label": "site=z"})).text
+        assert "No device matches" not in shown
+        [further] = re.findall(r'href="([^"]+)#devices"[^>]*>Look further', shown)
+        assert "/console/devices/pump-0003" in (await client.get(unescape(further))).text

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from rollwave.api.routes.campaign_devices import keys_and_values
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.policy.words import group_text
 from rollwave.store import campaign_devices
 from rollwave.store.database import Pool
 from rollwave.store.device_labels import Labels
@@ -24,8 +25,8 @@ MAX_LABELS = 2
 class DeviceFilter:
     """Which devices are shown. None: any.
 
-    ``labels``: each ``key=value``. ``code`` and ``from_version`` may be empty: devices without one. ``wave``: its
-    number, from 0.
+    ``labels``: each ``key=value``. ``code`` and ``from_version`` may be empty: devices without one. ``wave``
+    and ``segment``: their numbers.
     """
 
     status: ExecutionStatus | None = None
@@ -33,13 +34,14 @@ class DeviceFilter:
     labels: tuple[str, ...] = ()
     from_version: str | None = None
     wave: int | None = None
+    segment: int | None = None
 
     @property
     def given(self) -> Sequence[tuple[str, str]]:
         """The parameters of the address."""
         named = {"status": self.status and self.status.value, "code": self.code, "from_version": self.from_version}
-        wave = None if self.wave is None else str(self.wave)
-        one = [(name, value) for name, value in {**named, "wave": wave}.items() if value is not None]
+        numbers = {"wave": self.wave, "segment": self.segment}
+        one = [(name, str(value)) for name, value in {**named, **numbers}.items() if value is not None]
         return [*one, *(("label", label) for label in self.labels)]
 
     def query(self, **more: str) -> str:
@@ -47,22 +49,24 @@ class DeviceFilter:
         given = [*self.given, *more.items()]
         return f"?{urlencode(given)}" if given else ""
 
-    def cause(self, waves: Sequence[Mapping[str, Any]]) -> str:
-        """What is filtered for beside the state, in words. ``waves``: of the overview."""
+    def cause(self, overview: Mapping[str, Any]) -> str:
+        """What is filtered for beside the state, in words."""
         version = None if self.from_version is None else f"from {self.from_version or 'an unknown version'}"
-        parts = (None if self.code is None else self.code or "no code", *self.labels, version, self._wave(waves))
-        return " · ".join(part for part in parts if part)
-
-    def _wave(self, waves: Sequence[Mapping[str, Any]]) -> str | None:
-        if self.wave is None:
-            return None
-        return f"wave {next((each['name'] for each in waves if each['number'] == self.wave), self.wave + 1)}"
+        parts = (None if self.code is None else self.code or "no code", *self.labels, version)
+        waves = {each["number"]: each["name"] for each in overview["waves"]}
+        segments = {each["number"]: group_text(each["labels"]) for each in overview["segments"]}
+        places = (_named("wave", self.wave, waves), _named("segment", self.segment, segments))
+        return " · ".join(part for part in (*parts, *places) if part)
 
     @property
     def of_rows(self) -> campaign_devices.Filter:
         """The filter as the store takes it."""
         labels = keys_and_values(self.labels)
-        return campaign_devices.Filter(self.status, self.code, None, self.wave, labels, self.from_version)
+        return campaign_devices.Filter(self.status, self.code, None, self.wave, labels, self.from_version, self.segment)
+
+
+def _named(kind: str, number: int | None, names: Mapping[int, str]) -> str | None:
+    return None if number is None else f"{kind} {names.get(number) or number}"
 
 
 def shown_labels(overview: Mapping[str, Any]) -> list[str]:
@@ -97,7 +101,7 @@ async def read(
         "query": chosen.query(),
         "filtered": bool(chosen.given),
         "status": chosen.status.value if chosen.status else "",
-        "cause": chosen.cause(overview["waves"]),
+        "cause": chosen.cause(overview),
         "code": chosen.code or "",
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from rollwave.domain.ids import in_path
@@ -24,11 +23,7 @@ def group(group_id: str) -> str:
     return f"/console/groups/{in_path(group_id)}"
 
 
-def campaign_devices(campaign_id: int, labels: Mapping[str, object] | None = None, **values: object) -> str:
-    """The address of the device table of a campaign's page. ``labels``: with their values, None: without the label.
-
-    Values that are None are left out.
-    """
-    given = [(name, value) for name, value in values.items() if value is not None]
-    given += [("label", f"{key}={'' if value is None else value}") for key, value in sorted((labels or {}).items())]
+def campaign_devices(campaign_id: int, **values: object) -> str:
+    """The address of the device table of a campaign's page, with its filter. Values that are None are left out."""
+    given = {name: value for name, value in values.items() if value is not None}
     return f"/console/campaigns/{campaign_id}?{urlencode(given)}#devices"

@@ -32,7 +32,8 @@ class Filter:
 
     Attributes:
         code, reason: of the last failed attempt; empty: the device has none.
-        wave: the number of its wave. Devices of a campaign without a policy document have none.
+        wave, segment: the number of its wave, and of its segment. Devices of a campaign without a policy document have
+            none.
         labels: keys and values of labels, all of which a device has; an empty value: it does not have the label.
         version: what the device runs, as it last said; empty: it is not known.
     """
@@ -43,11 +44,12 @@ class Filter:
     wave: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
     version: str | None = None
+    segment: int | None = None
 
     @property
-    def of_rows(self) -> tuple[str | None, str | None, int | None]:
-        """What the executions say: code, reason and wave."""
-        return self.code, self.reason, self.wave
+    def of_rows(self) -> tuple[str | None, str | None, int | None, int | None]:
+        """What the executions say: code, reason, wave and segment."""
+        return self.code, self.reason, self.wave, self.segment
 
     @property
     def of_labels(self) -> bool:

@@ -29,6 +29,10 @@ WaveNumber = Annotated[
     int | None,
     Query(ge=0, le=MAX_COUNT, description="Only devices of this wave, in a campaign with a policy document"),
 ]
+SegmentNumber = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_COUNT, description="Only devices of this segment, in a campaign with a policy document"),
+]
 _KeyValue = Annotated[str, Field(max_length=600, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*=[^\x00]*$")]
 LabelFilter = Annotated[
     list[_KeyValue] | None,
@@ -58,6 +62,7 @@ async def list_campaign_devices(
     code: Code = None,
     reason: Annotated[Reason | None, Query(description=f"{_ATTEMPT} reason")] = None,
     wave: WaveNumber = None,
+    segment: SegmentNumber = None,
     label: LabelFilter = None,
     from_version: FromVersion = None,
     limit: Limit = 100,
@@ -68,7 +73,7 @@ async def list_campaign_devices(
     With `label` or `from_version`, `total` is null, and up to 10,000 devices are looked at for a page: a page may be
     short, also empty, and have a next one.
     """
-    chosen = campaign_devices.Filter(status, code, reason, wave, keys_and_values(label or ()), from_version)
+    chosen = campaign_devices.Filter(status, code, reason, wave, keys_and_values(label or ()), from_version, segment)
     try:
         found = await campaign_devices.find(pool, grant.tenant_id, campaign_id, chosen, limit=limit, cursor=cursor)
     except LabelsUnavailable as error:

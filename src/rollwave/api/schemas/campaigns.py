@@ -238,8 +238,8 @@ class ListedCampaign(Campaign):
     finished_share: float = Field(description="Share of its devices that have succeeded or failed, 0 to 1")
     failure_rate: float = Field(description="Share of failed devices among the finished ones, 0 to 1")
     trips_after: int | None = Field(
-        description="Least number of further failures that trip its most used guardrail; null: none does, it has "
-        "tripped, or the campaign has ended"
+        description="Least number of further failures that trip its most used guardrail; null: no number "
+        "does, the guardrail has tripped, or the campaign has ended"
     )
     waves: int = Field(description="Number of its waves; 0: it was not started yet")
     forecast: Forecast | None = Field(description="null: it does not run")

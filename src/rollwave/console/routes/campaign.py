@@ -11,7 +11,7 @@ from rollwave.api.fields import Cursor
 from rollwave.api.live.hub import Hub
 from rollwave.api.live.news import Snapshot
 from rollwave.api.parameters import CampaignNumber, DbPool, ServerSettings
-from rollwave.api.routes.campaign_devices import Code, FromVersion, LabelFilter, WaveNumber
+from rollwave.api.routes.campaign_devices import Code, FromVersion, LabelFilter, SegmentNumber, WaveNumber
 from rollwave.api.routes.field import DeviceIndex, SharedFields, get_campaign_field
 from rollwave.api.routes.timeline import campaign_timeline
 from rollwave.console import device_table
@@ -46,8 +46,9 @@ def _chosen(
     label: LabelFilter = None,
     from_version: FromVersion = None,
     wave: WaveNumber = None,
+    segment: SegmentNumber = None,
 ) -> DeviceFilter:
-    return DeviceFilter(status, code, tuple(label or ()), from_version, wave)
+    return DeviceFilter(status, code, tuple(label or ()), from_version, wave, segment)
 
 
 Chosen = Annotated[DeviceFilter, Depends(_chosen)]

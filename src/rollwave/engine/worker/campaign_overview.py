@@ -32,7 +32,7 @@ async def campaign_overview(
     host.note_use()
     found = settings or host.last_settings or Settings.load()
     try:
-        return await overview(host.pool, found, tenant_id, campaign_id)
+        return await overview(host.pool, found, tenant_id, campaign_id, host.top_causes)
     except Exception as error:
         if is_outage(error):
             raise DatabaseUnavailable(f"the database cannot be used: {in_words(error)}") from error

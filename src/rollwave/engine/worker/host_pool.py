@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from rollwave import metrics
 from rollwave.engine.backpressure import Backpressure
+from rollwave.engine.causes import TopCauses
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.worker.tick import Ticker
@@ -81,6 +82,7 @@ class HostPool:
         self.listeners: dict[int, Listener] = {}
         """The listeners by the slot that they hold or stand by for."""
         self.backpressure = Backpressure()
+        self.top_causes = TopCauses()
         self._log_once = LogOnce()
         self._dispatching: Dispatching | None = None
         self._broker: tuple[Settings, Broker] | None = None
