@@ -18,8 +18,13 @@ from tests.support import eventually
 
 WAVES = [{"name": "canary", "size": 3, "gate": {"approval": True}}, {"name": "rest"}]
 PER_HARDWARE = {"name": "hardware", "threshold": "90%", "scope": "segment", "per": ["revision", "line"]}
+PER_REVISION = {"name": "revisions", "threshold": "95%", "scope": "segment", "per": ["revision"]}
 PER_WAVE = {"name": "waves", "threshold": "95%", "scope": "wave"}
-DOCUMENT = {"order": "id", "waves": WAVES, "guardrails": [PER_HARDWARE | {"action": "quarantine"}, PER_WAVE]}
+DOCUMENT = {
+    "order": "id",
+    "waves": WAVES,
+    "guardrails": [PER_HARDWARE | {"action": "quarantine"}, PER_WAVE, PER_REVISION],
+}
 CANARY = {"d1": {"revision": "A", "line": "x&y"}, "d2": {"revision": "B", "line": "1"}, "d3": {"revision": "B"}}
 REST = {f"e{number}": {"revision": "A", "line": "x&y"} for number in range(1, 7)}
 
@@ -80,6 +85,8 @@ async def test_each_number_leads_to_its_devices(pool: Pool, page: str) -> None:
         assert await listed(client, segments["line=x&y, revision=A"]) == ["d1", *sorted(REST)]
         assert await listed(client, guardrails["33.3\u202f%"]) == ["d2"]  # of the wave
         assert await listed(client, guardrails["100.0\u202f%"]) == ["d2"]  # of the worst segment
+
+        assert "50.0\u202f%" not in guardrails  # a revision is of several segments: no list is exactly its own
 
         waiting = await links(client, page, "waiting")
         assert await listed(client, waiting["6"]) == sorted(REST)
